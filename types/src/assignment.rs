@@ -1,0 +1,98 @@
+//! What the scheduler tells a host: which replicas it owns, and where every partition is found.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    CpuMhz, DeploymentName, Digest, Epoch, Generation, GroupName, HostId, ReplicaId, RouteSpec, TaskSpec,
+};
+
+/// What a host says of itself when it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSpec {
+    /// Its name.
+    pub id: HostId,
+    /// `host:port` of its ingress, as other hosts reach it.
+    pub ingress: String,
+    /// `host:port` of its API.
+    pub api: String,
+    /// All its processors together.
+    pub cpu: CpuMhz,
+    /// Memory that partitions may use, in megabytes (of 1024² bytes).
+    pub memory: u64,
+    /// Attributes that constraints compare, such as `zone`.
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// One replica on one host: complete, so that the agent needs nothing else to run it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The generation of the deployment that this comes from.
+    pub generation: Generation,
+    /// The number of this ownership.
+    pub epoch: Epoch,
+    /// The image's manifest.
+    pub image: Digest,
+    /// Whether it has durable state.
+    pub stateful: bool,
+    /// What it runs.
+    pub task: TaskSpec,
+}
+
+/// Everything one host has to know. A host applies the newest and keeps it when the scheduler is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostDocument {
+    /// What it owns, sorted by replica.
+    pub assignments: Vec<Assignment>,
+    /// Where requests go.
+    pub routing: RoutingTable,
+}
+
+/// The routes of all deployments and the owners of their replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutingTable {
+    /// `host:port` of each host's ingress.
+    pub hosts: BTreeMap<HostId, String>,
+    /// All routes, in the order in which they are tried.
+    pub routes: Vec<RouteTarget>,
+    /// The groups that routes lead to.
+    pub groups: Vec<GroupPlacement>,
+}
+
+/// A route and the deployment it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTarget {
+    /// The deployment.
+    pub deployment: DeploymentName,
+    /// Its route.
+    pub route: RouteSpec,
+}
+
+/// Who owns the replicas of one group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupPlacement {
+    /// The deployment.
+    pub deployment: DeploymentName,
+    /// The group.
+    pub group: GroupName,
+    /// Whether a request's key decides which replica answers.
+    pub partitioned: bool,
+    /// Number of replicas asked for: what a key is hashed over.
+    pub copies: u32,
+    /// The placed ones.
+    pub owners: Vec<PartitionOwner>,
+}
+
+/// Which host owns a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionOwner {
+    /// The replica's number.
+    pub index: u32,
+    /// Its host.
+    pub host: HostId,
+    /// The number of the ownership.
+    pub epoch: Epoch,
+}

@@ -1,0 +1,36 @@
+//! The domain's words as types: names, digests, epochs, units, what was asked (`…Spec`) and what was
+//! observed (`…Status`).
+//!
+//! Nothing here does I/O, reads a clock or draws a random number. Wire messages are in `hvm-api`; they are
+//! converted to these types at the edge and go no further.
+
+mod assignment;
+mod capability;
+pub mod deployment_file;
+mod digest;
+mod image;
+mod meter;
+mod name;
+mod number;
+mod spec;
+mod status;
+mod unit;
+
+pub use assignment::{
+    Assignment, GroupPlacement, HostDocument, HostSpec, PartitionOwner, RouteTarget, RoutingTable,
+};
+pub use capability::{Capability, ParseCapabilityError};
+pub use digest::{Digest, ParseDigestError};
+pub use image::{ImageConfig, ImageRef, PackageConfig, ParseImageRefError, StaticFile};
+pub use meter::{Meter, RequestOutcome};
+pub use name::{
+    AppName, DeploymentName, GroupName, HostId, InvalidName, JobName, PackageName, ParseReplicaIdError,
+    ReplicaId, TaskName,
+};
+pub use number::{Epoch, Generation, Sequence};
+pub use spec::{
+    Constraint, ConstraintOperator, DeploymentSpec, Driver, Grants, GroupSpec, InstancePolicy, JobSpec,
+    KeySource, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,
+};
+pub use status::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState, ReplicaStatus};
+pub use unit::{ByteSize, CpuMhz, ParseUnitError, Period};
