@@ -1,1 +1,3 @@
-//! Stub.
+//! The HVM: runs partitions of apps as WebAssembly components.
+
+pub mod state;

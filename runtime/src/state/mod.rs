@@ -1,0 +1,23 @@
+//! Durable state of partitions: what a command changed, committed as one record before anybody hears of it.
+//!
+//! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface. The rules that all engines keep:
+//!
+//! - A commit is one record: writes, answer and meter together, durable before its future resolves.
+//! - Per partition, records strictly grow in (epoch, sequence). A handle of an older epoch never commits.
+//! - A snapshot shows whole committed records only, and every record that was acknowledged before it.
+//! - One idempotency key is applied at most once within its window.
+//! - Damaged state is an error, never a guess.
+//!
+//! Nothing here knows of guests, requests or routes, and no decision reads a clock: time is passed in.
+
+mod answer;
+mod engine;
+mod error;
+mod record;
+
+pub use answer::{Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
+pub use answer::{StoredAnswer, StoredResponse};
+pub use engine::{CommitFuture, CommitReply, KeyPage, MAX_PAGE_KEYS};
+pub use engine::{PartitionInfo, PartitionState, Snapshot, StateEngine};
+pub use error::{CommitError, OpenError, ReadError, StartError};
+pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
