@@ -12,6 +12,7 @@ mod image;
 mod meter;
 mod name;
 mod number;
+mod origin;
 mod spec;
 mod status;
 mod unit;
@@ -28,6 +29,7 @@ pub use name::{
     ReplicaId, TaskName,
 };
 pub use number::{Epoch, Generation, Sequence};
+pub use origin::{Origin, OriginHost, ParseOriginError, Scheme};
 pub use spec::{
     Constraint, ConstraintOperator, DeploymentSpec, Driver, Grants, GroupSpec, InstancePolicy, JobSpec,
     KeySource, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,
