@@ -49,6 +49,13 @@ pub struct HostDocument {
     pub assignments: Vec<Assignment>,
     /// Where requests go.
     pub routing: RoutingTable,
+    /// Number of the newest change of `assignments` and `purge`. The host reports the version whose removals
+    /// and purges it has finished; 0 where nothing was ever assigned.
+    #[serde(default)]
+    pub version: u64,
+    /// Replicas whose durable state the host deletes, sorted. None of them is in `assignments`.
+    #[serde(default)]
+    pub purge: Vec<ReplicaId>,
 }
 
 /// The routes of all deployments and the owners of their replicas.

@@ -49,6 +49,34 @@ pub struct StaticFile {
     pub size: u64,
 }
 
+/// A blob by its content: what is fetched, and how long it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobRef {
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// An image as the scheduler's store lists it: everything that must be fetched to have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageDocument {
+    /// The OCI manifest: the image's name for deployments and signatures.
+    pub manifest: Digest,
+    /// The config blob.
+    pub config: Digest,
+    /// `index.json` of the layout, byte for byte.
+    pub index: String,
+    /// All blobs of the layout, manifests and signatures among them, sorted by digest.
+    pub blobs: Vec<BlobRef>,
+    /// The app, read from the config.
+    pub app: AppName,
+    /// Its version, read from the config.
+    pub version: semver::Version,
+}
+
 /// How a deployment names its image: a file beside it, or an image the scheduler has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
