@@ -19,12 +19,7 @@ impl Finding {
     /// A finding at `path`:`line`.
     #[must_use]
     pub fn new(path: &str, line: usize, what: impl Into<String>, remedy: &'static str) -> Self {
-        Self {
-            path: path.to_owned(),
-            line,
-            what: what.into(),
-            remedy,
-        }
+        Self { path: path.to_owned(), line, what: what.into(), remedy }
     }
 }
 
@@ -40,10 +35,5 @@ impl fmt::Display for Finding {
 /// If there is any.
 pub fn assert_none(findings: &[Finding]) {
     let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
-    assert!(
-        findings.is_empty(),
-        "{} places break this rule:\n{}\n",
-        lines.len(),
-        lines.join("\n")
-    );
+    assert!(findings.is_empty(), "{} places break this rule:\n{}\n", lines.len(), lines.join("\n"));
 }

@@ -20,39 +20,26 @@ impl<'a> RustCode<'a> {
     pub fn new(file: &'a TextFile) -> Self {
         let code = blank_what_is_no_code(&file.text);
         let in_test_item = test_lines(&code);
-        Self {
-            file,
-            code,
-            in_test_item,
-        }
+        Self { file, code, in_test_item }
     }
 
     /// Whether the whole file is a test, a bench or a guest that only tests run.
     #[must_use]
     pub fn is_test_file(&self) -> bool {
         let path = &self.file.path;
-        path.split('/')
-            .any(|part| part == "tests" || part == "benches" || part == "tests.rs")
+        path.split('/').any(|part| part == "tests" || part == "benches" || part == "tests.rs")
             || path.ends_with("_tests.rs")
     }
 
     /// Whether the line (from 1) stands in test code.
     #[must_use]
     pub fn is_test_line(&self, line: usize) -> bool {
-        self.is_test_file()
-            || self
-                .in_test_item
-                .get(line.wrapping_sub(1))
-                .copied()
-                .unwrap_or(false)
+        self.is_test_file() || self.in_test_item.get(line.wrapping_sub(1)).copied().unwrap_or(false)
     }
 
     /// Code lines with their numbers, from 1.
     pub fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.code
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line))
+        self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
 
     /// Identifiers and keywords, with the number of their line.
@@ -101,9 +88,7 @@ fn test_lines(code: &str) -> Vec<bool> {
         let Some(close) = code[at..].find(']').map(|length| at + length + 1) else {
             continue;
         };
-        if !code[at..close]
-            .split(|c: char| !c.is_alphanumeric())
-            .any(|word| word == "test")
+        if !code[at..close].split(|c: char| !c.is_alphanumeric()).any(|word| word == "test")
             || code[at..close].contains("not(")
         {
             continue;
@@ -136,11 +121,7 @@ fn blank_what_is_no_code(text: &str) -> String {
         let stays = matches!(mode, Mode::Code) && matches!(next_mode, Mode::Code);
         let is_literal = length > 1;
         for c in &chars[at..(at + length).min(chars.len())] {
-            out.push(if *c == '\n' || (stays && !is_literal) {
-                *c
-            } else {
-                ' '
-            });
+            out.push(if *c == '\n' || (stays && !is_literal) { *c } else { ' ' });
         }
         mode = next_mode;
         at += length;
@@ -168,11 +149,7 @@ fn step(mode: &Mode, chars: &[char], at: usize) -> (Mode, usize) {
         },
         Mode::RawText { hashes } => {
             let closes = here(0) == '"' && (1..=hashes).all(|offset| here(offset) == '#');
-            if closes {
-                (Mode::Code, 1 + hashes)
-            } else {
-                (Mode::RawText { hashes }, 1)
-            }
+            if closes { (Mode::Code, 1 + hashes) } else { (Mode::RawText { hashes }, 1) }
         }
     }
 }
@@ -208,10 +185,7 @@ mod tests {
     use super::*;
 
     fn code_of(text: &str) -> String {
-        blank_what_is_no_code(text)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
+        blank_what_is_no_code(text).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]

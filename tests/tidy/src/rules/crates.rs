@@ -17,34 +17,19 @@ const EDGES: [(&str, &[&str]); 8] = [
     ("hvm-api", &["hvm-types"]),
     ("hvm-runtime", &["hvm-types"]),
     ("hvm-scheduler", &["hvm-api", "hvm-types"]),
-    (
-        "hvm-agent",
-        &["hvm-runtime", "hvm-appimage", "hvm-api", "hvm-types"],
-    ),
+    ("hvm-agent", &["hvm-runtime", "hvm-appimage", "hvm-api", "hvm-types"]),
     ("appimage-tool", &["hvm-appimage", "hvm-types", "hvm-runtime"]),
-    (
-        "hvm",
-        &[
-            "hvm-agent",
-            "hvm-scheduler",
-            "hvm-appimage",
-            "hvm-api",
-            "hvm-types",
-        ],
-    ),
+    ("hvm", &["hvm-agent", "hvm-scheduler", "hvm-appimage", "hvm-api", "hvm-types"]),
 ];
-/// Crates that only measure and test: they may use any other, and no crate of the product may use them.
-const FREE_FOLDERS: [&str; 2] = ["benches/", "tests/"];
+/// Crates that only measure, test and show: they may use any other, and no crate of the product may use them.
+const FREE_FOLDERS: [&str; 3] = ["benches/", "tests/", "examples/"];
 /// The only crate of the product that may use wasmtime.
 const WASMTIME_USER: &str = "hvm-runtime";
 /// The crate that must not even reach wasmtime through others.
 const WASMTIME_STRANGER: &str = "hvm-scheduler";
 /// Dependencies that only generated code names.
-const NAMED_BY_GENERATED_CODE: [(&str, &str); 3] = [
-    ("hvm-api", "prost"),
-    ("hvm-api", "tonic"),
-    ("hvm-api", "tonic-prost"),
-];
+const NAMED_BY_GENERATED_CODE: [(&str, &str); 3] =
+    [("hvm-api", "prost"), ("hvm-api", "tonic"), ("hvm-api", "tonic-prost")];
 
 /// One crate of the workspace, as its manifest declares it.
 #[derive(Debug, Clone)]
@@ -70,42 +55,26 @@ pub fn read_members(root: &Path) -> Result<Vec<Member>, String> {
         .output()
         .map_err(|error| format!("cargo metadata can't be started: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "cargo metadata failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)));
     }
     let metadata: Value = serde_json::from_slice(&output.stdout)
         .map_err(|error| format!("cargo metadata did not print JSON: {error}"))?;
-    let packages = metadata["packages"]
-        .as_array()
-        .ok_or("cargo metadata names no packages")?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata names no packages")?;
     packages.iter().map(|package| member(root, package)).collect()
 }
 
 fn member(root: &Path, package: &Value) -> Result<Member, String> {
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map(str::to_owned)
-            .ok_or("cargo metadata misses a name")
-    };
+    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("cargo metadata misses a name");
     let manifest = text(&package["manifest_path"])?;
     let folder = Path::new(&manifest)
         .parent()
         .and_then(|folder| folder.strip_prefix(root).ok())
         .ok_or_else(|| format!("{manifest} is not below {}", root.display()))?;
-    let dependencies = package["dependencies"]
-        .as_array()
-        .ok_or("a package misses its dependencies")?;
-    let (tests_with, builds_on): (Vec<&Value>, Vec<&Value>) = dependencies
-        .iter()
-        .partition(|dependency| dependency["kind"] == "dev");
-    let names = |of: Vec<&Value>| {
-        of.iter()
-            .map(|dependency| text(&dependency["name"]))
-            .collect::<Result<_, _>>()
-    };
+    let dependencies = package["dependencies"].as_array().ok_or("a package misses its dependencies")?;
+    let (tests_with, builds_on): (Vec<&Value>, Vec<&Value>) =
+        dependencies.iter().partition(|dependency| dependency["kind"] == "dev");
+    let names =
+        |of: Vec<&Value>| of.iter().map(|dependency| text(&dependency["name"])).collect::<Result<_, _>>();
     Ok(Member {
         name: text(&package["name"])?,
         folder: format!("{}/", folder.display()),
@@ -131,11 +100,7 @@ pub fn edges_are_those_of_the_architecture(members: &[Member]) -> Vec<Finding> {
             ));
             continue;
         };
-        for used in member
-            .builds_on
-            .iter()
-            .filter(|used| ours.contains(used.as_str()))
-        {
+        for used in member.builds_on.iter().filter(|used| ours.contains(used.as_str())) {
             if !allowed.contains(&used.as_str()) {
                 let what = format!("`{}` must not use `{used}`", member.name);
                 findings.push(Finding::new(&manifest, 1, what, "see the map in ARCHITECTURE.md"));
@@ -149,19 +114,11 @@ pub fn edges_are_those_of_the_architecture(members: &[Member]) -> Vec<Finding> {
 #[must_use]
 pub fn only_the_runtime_uses_wasmtime(members: &[Member]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for member in members
-        .iter()
-        .filter(|member| !is_free(member) && member.name != WASMTIME_USER)
-    {
+    for member in members.iter().filter(|member| !is_free(member) && member.name != WASMTIME_USER) {
         for used in member.builds_on.iter().filter(|used| is_wasmtime(used)) {
             let what = format!("`{}` uses `{used}`", member.name);
             let remedy = "only hvm-runtime does: ask it for what is needed";
-            findings.push(Finding::new(
-                &format!("{}Cargo.toml", member.folder),
-                1,
-                what,
-                remedy,
-            ));
+            findings.push(Finding::new(&format!("{}Cargo.toml", member.folder), 1, what, remedy));
         }
     }
     findings
@@ -179,10 +136,7 @@ pub fn the_scheduler_never_links_wasmtime(members: &[Member], lock: &str) -> Res
     let mut came_from: BTreeMap<String, String> = BTreeMap::new();
     let mut open: VecDeque<String> = VecDeque::from([start.name.clone()]);
     while let Some(name) = open.pop_front() {
-        let own = members
-            .iter()
-            .find(|member| member.name == name)
-            .map(|member| &member.builds_on);
+        let own = members.iter().find(|member| member.name == name).map(|member| &member.builds_on);
         for used in own.or_else(|| locked.get(&name)).into_iter().flatten() {
             if used != WASMTIME_STRANGER && !came_from.contains_key(used) {
                 came_from.insert(used.clone(), name.clone());
@@ -210,31 +164,14 @@ fn way_to(name: &str, came_from: &BTreeMap<String, String>) -> String {
 
 /// What each package of the lock file depends on; versions of one name are taken together.
 fn locked_edges(lock: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
-    let lock: toml::Table = lock
-        .parse()
-        .map_err(|error| format!("Cargo.lock is no TOML: {error}"))?;
-    let packages = lock
-        .get("package")
-        .and_then(toml::Value::as_array)
-        .ok_or("Cargo.lock has no packages")?;
+    let lock: toml::Table = lock.parse().map_err(|error| format!("Cargo.lock is no TOML: {error}"))?;
+    let packages = lock.get("package").and_then(toml::Value::as_array).ok_or("Cargo.lock has no packages")?;
     let mut edges: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages {
-        let name = package
-            .get("name")
-            .and_then(toml::Value::as_str)
-            .ok_or("a locked package has no name")?;
-        let used = package
-            .get("dependencies")
-            .and_then(toml::Value::as_array)
-            .into_iter()
-            .flatten();
-        let used = used
-            .filter_map(toml::Value::as_str)
-            .filter_map(|entry| entry.split(' ').next());
-        edges
-            .entry(name.to_owned())
-            .or_default()
-            .extend(used.map(str::to_owned));
+        let name = package.get("name").and_then(toml::Value::as_str).ok_or("a locked package has no name")?;
+        let used = package.get("dependencies").and_then(toml::Value::as_array).into_iter().flatten();
+        let used = used.filter_map(toml::Value::as_str).filter_map(|entry| entry.split(' ').next());
+        edges.entry(name.to_owned()).or_default().extend(used.map(str::to_owned));
     }
     Ok(edges)
 }
@@ -257,14 +194,9 @@ pub fn manifests_follow_the_workspace(
 }
 
 fn manifest_follows_the_workspace(path: &str, text: &str) -> Result<Vec<Finding>, String> {
-    let manifest: toml::Table = text
-        .parse()
-        .map_err(|error| format!("{path} is no TOML: {error}"))?;
+    let manifest: toml::Table = text.parse().map_err(|error| format!("{path} is no TOML: {error}"))?;
     let is_inherited = |value: Option<&toml::Value>| {
-        value
-            .and_then(|value| value.get("workspace"))
-            .and_then(toml::Value::as_bool)
-            == Some(true)
+        value.and_then(|value| value.get("workspace")).and_then(toml::Value::as_bool) == Some(true)
     };
     let mut findings = Vec::new();
     if !is_inherited(manifest.get("lints")) {
@@ -276,17 +208,10 @@ fn manifest_follows_the_workspace(path: &str, text: &str) -> Result<Vec<Finding>
         ));
     }
     for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
-        for (name, value) in manifest
-            .get(kind)
-            .and_then(toml::Value::as_table)
-            .into_iter()
-            .flatten()
-        {
+        for (name, value) in manifest.get(kind).and_then(toml::Value::as_table).into_iter().flatten() {
             if !is_inherited(Some(value)) {
-                let line = text
-                    .lines()
-                    .position(|line| line.starts_with(name.as_str()))
-                    .map_or(1, |at| at + 1);
+                let line =
+                    text.lines().position(|line| line.starts_with(name.as_str())).map_or(1, |at| at + 1);
                 let what = format!("`{name}` has a version of its own");
                 let remedy = "name it in [workspace.dependencies] and write `workspace = true` here";
                 findings.push(Finding::new(path, line, what, remedy));
@@ -301,15 +226,9 @@ fn manifest_follows_the_workspace(path: &str, text: &str) -> Result<Vec<Finding>
 pub fn every_dependency_is_used(checkout: &Checkout, members: &[Member]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for member in members {
-        let files = checkout
-            .ending(".rs")
-            .filter(|file| file.path.starts_with(&member.folder));
+        let files = checkout.ending(".rs").filter(|file| file.path.starts_with(&member.folder));
         let code: Vec<RustCode> = files.map(RustCode::new).collect();
-        let words: BTreeSet<&str> = code
-            .iter()
-            .flat_map(RustCode::words)
-            .map(|(_, word)| word)
-            .collect();
+        let words: BTreeSet<&str> = code.iter().flat_map(RustCode::words).map(|(_, word)| word).collect();
         for used in member.builds_on.iter().chain(&member.tests_with) {
             let is_generated = NAMED_BY_GENERATED_CODE.contains(&(member.name.as_str(), used.as_str()));
             if !is_generated && !words.contains(used.replace('-', "_").as_str()) {
@@ -327,9 +246,7 @@ pub fn every_dependency_is_used(checkout: &Checkout, members: &[Member]) -> Vec<
 }
 
 fn is_free(member: &Member) -> bool {
-    FREE_FOLDERS
-        .iter()
-        .any(|folder| member.folder.starts_with(folder))
+    FREE_FOLDERS.iter().any(|folder| member.folder.starts_with(folder))
 }
 
 fn is_wasmtime(name: &str) -> bool {

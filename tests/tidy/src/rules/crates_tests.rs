@@ -5,12 +5,7 @@ use crate::checkout::TextFile;
 
 fn member(name: &str, folder: &str, builds_on: &[&str]) -> Member {
     let builds_on = builds_on.iter().map(|name| (*name).to_owned()).collect();
-    Member {
-        name: name.to_owned(),
-        folder: folder.to_owned(),
-        builds_on,
-        tests_with: Vec::new(),
-    }
+    Member { name: name.to_owned(), folder: folder.to_owned(), builds_on, tests_with: Vec::new() }
 }
 
 fn whats(findings: &[Finding]) -> Vec<&str> {
@@ -45,10 +40,7 @@ fn wasmtime_outside_the_runtime_is_found() {
         member("hvm-agent", "agent/", &["wasmtime-wasi"]),
         member("hvm-benches", "benches/", &["wasmtime"]),
     ];
-    assert_eq!(
-        whats(&only_the_runtime_uses_wasmtime(&members)),
-        ["`hvm-agent` uses `wasmtime-wasi`"]
-    );
+    assert_eq!(whats(&only_the_runtime_uses_wasmtime(&members)), ["`hvm-agent` uses `wasmtime-wasi`"]);
 }
 
 #[test]
@@ -74,27 +66,15 @@ fn wasmtime_behind_a_crate_of_others_is_found_with_the_way_to_it() {
 fn a_manifest_with_lints_or_versions_of_its_own_is_found() {
     let text = "[lints]\nworkspace = true\n[dependencies]\na.workspace = true\nb = \"1\"\n";
     let findings = manifest_follows_the_workspace("x/Cargo.toml", text).expect("it is TOML");
-    assert_eq!(
-        findings.iter().map(|finding| finding.line).collect::<Vec<_>>(),
-        [5]
-    );
+    assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [5]);
     let findings = manifest_follows_the_workspace("x/Cargo.toml", "[package]\n").expect("it is TOML");
     assert_eq!(whats(&findings), ["the crate has lints of its own"]);
 }
 
 #[test]
 fn a_dependency_that_no_code_names_is_found() {
-    let files = vec![TextFile::example(
-        "agent/src/a.rs",
-        "//! uses bytes\nuse tokio_util::x;\n",
-    )];
-    let checkout = Checkout {
-        root: ".".into(),
-        files,
-    };
+    let files = vec![TextFile::example("agent/src/a.rs", "//! uses bytes\nuse tokio_util::x;\n")];
+    let checkout = Checkout { root: ".".into(), files };
     let members = [member("hvm-agent", "agent/", &["tokio-util", "bytes"])];
-    assert_eq!(
-        whats(&every_dependency_is_used(&checkout, &members)),
-        ["`hvm-agent` does not use `bytes`"]
-    );
+    assert_eq!(whats(&every_dependency_is_used(&checkout, &members)), ["`hvm-agent` does not use `bytes`"]);
 }

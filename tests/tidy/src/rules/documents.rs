@@ -16,12 +16,7 @@ pub fn links_lead_somewhere(checkout: &Checkout) -> Vec<Finding> {
         for link in links(file) {
             if !checkout.root.join(&link.path).exists() {
                 let what = format!("the link to `{}` leads nowhere", link.path);
-                findings.push(Finding::new(
-                    &file.path,
-                    link.line,
-                    what,
-                    "correct the link or remove it",
-                ));
+                findings.push(Finding::new(&file.path, link.line, what, "correct the link or remove it"));
             }
         }
     }
@@ -39,11 +34,7 @@ pub fn every_document_can_be_found(checkout: &Checkout) -> Vec<Finding> {
         };
         for link in links(file) {
             let as_folder = format!("{}/README.md", link.path);
-            let target = if checkout.file(&as_folder).is_some() {
-                as_folder
-            } else {
-                link.path
-            };
+            let target = if checkout.file(&as_folder).is_some() { as_folder } else { link.path };
             if target.ends_with(".md") && reached.insert(target.clone()) {
                 open.push_back(target);
             }
@@ -86,10 +77,7 @@ fn links(file: &TextFile) -> Vec<Link> {
         for (_, rest) in prose.match_indices("](").map(|(at, _)| prose.split_at(at + 2)) {
             let target = rest.split([')', '#', ' ']).next().unwrap_or("");
             if !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:") {
-                found.push(Link {
-                    line,
-                    path: resolve(folder, target),
-                });
+                found.push(Link { line, path: resolve(folder, target) });
             }
         }
     }
@@ -116,14 +104,8 @@ mod tests {
     use super::*;
 
     fn checkout(files: &[(&str, &str)]) -> Checkout {
-        let files = files
-            .iter()
-            .map(|(path, text)| TextFile::example(path, text))
-            .collect();
-        Checkout {
-            root: env!("CARGO_MANIFEST_DIR").into(),
-            files,
-        }
+        let files = files.iter().map(|(path, text)| TextFile::example(path, text)).collect();
+        Checkout { root: env!("CARGO_MANIFEST_DIR").into(), files }
     }
 
     #[test]

@@ -26,19 +26,12 @@ pub fn opens_with_its_purpose(code: &RustCode) -> Vec<Finding> {
 /// No file has more than 600 lines that are not tests.
 #[must_use]
 pub fn is_not_too_long(code: &RustCode) -> Vec<Finding> {
-    let count = (1..=code.file.text.lines().count())
-        .filter(|line| !code.is_test_line(*line))
-        .count();
+    let count = (1..=code.file.text.lines().count()).filter(|line| !code.is_test_line(*line)).count();
     if count <= FILE_LINES_MAX {
         return Vec::new();
     }
     let what = format!("{count} lines without the tests, the limit is {FILE_LINES_MAX}");
-    vec![Finding::new(
-        &code.file.path,
-        1,
-        what,
-        "split the file by subject",
-    )]
+    vec![Finding::new(&code.file.path, 1, what, "split the file by subject")]
 }
 
 /// No function outside tests has more than 70 lines, signature and closing brace counted.
@@ -81,28 +74,17 @@ fn function_name(line: &str) -> Option<&str> {
 pub fn crate_roots_only_name_modules(code: &RustCode) -> Vec<Finding> {
     let path = &code.file.path;
     let is_root = path.ends_with("/src/lib.rs") || path.ends_with("/mod.rs");
-    if !is_root || code.is_test_file() {
+    let is_guest_program = path.starts_with("examples/"); // its lib.rs is the whole program
+    if !is_root || is_guest_program || code.is_test_file() {
         return Vec::new();
     }
     items(&code.code)
         .into_iter()
-        .filter(|item| !item.is_test && !names_modules(&item.text))
+        .filter(|item| !item.is_free && !names_modules(&item.text))
         .map(|item| {
-            let head = item
-                .text
-                .lines()
-                .next()
-                .unwrap_or("")
-                .trim_end_matches('{')
-                .trim()
-                .to_owned();
+            let head = item.text.lines().next().unwrap_or("").trim_end_matches('{').trim().to_owned();
             let what = format!("`{head}` stands in a file that only names modules");
-            Finding::new(
-                path,
-                code.line_of(item.at),
-                what,
-                "move it to a module of its own",
-            )
+            Finding::new(path, code.line_of(item.at), what, "move it to a module of its own")
         })
         .collect()
 }
@@ -110,14 +92,15 @@ pub fn crate_roots_only_name_modules(code: &RustCode) -> Vec<Finding> {
 struct Item {
     at: usize,
     text: String,
-    is_test: bool,
+    /// Only there for tests or documentation.
+    is_free: bool,
 }
 
 /// The items at the top level of a file, without their attributes.
 fn items(code: &str) -> Vec<Item> {
     let mut found = Vec::new();
     let mut at = 0;
-    let mut is_test = false;
+    let mut is_free = false;
     loop {
         at += code[at..].len() - code[at..].trim_start().len();
         if at >= code.len() {
@@ -125,7 +108,7 @@ fn items(code: &str) -> Vec<Item> {
         }
         if code[at..].starts_with('#') {
             let end = attribute_end(code, at);
-            is_test |= code[at..end].contains("cfg(test");
+            is_free |= ["cfg(test", "cfg(doc"].iter().any(|cfg| code[at..end].contains(cfg));
             at = end;
             continue;
         }
@@ -137,12 +120,8 @@ fn items(code: &str) -> Vec<Item> {
             Some(length) if is_use => at + length + 1,
             _ => item_end(code, at),
         };
-        found.push(Item {
-            at,
-            text: code[at..end].to_owned(),
-            is_test,
-        });
-        is_test = false;
+        found.push(Item { at, text: code[at..end].to_owned(), is_free });
+        is_free = false;
         at = end;
     }
 }
@@ -163,9 +142,7 @@ fn attribute_end(code: &str, from: usize) -> usize {
 fn names_modules(item: &str) -> bool {
     let rest = item.strip_prefix("pub").map_or(item, |rest| {
         let rest = rest.trim_start();
-        rest.strip_prefix('(')
-            .and_then(|inner| inner.split_once(')'))
-            .map_or(rest, |(_, after)| after)
+        rest.strip_prefix('(').and_then(|inner| inner.split_once(')')).map_or(rest, |(_, after)| after)
     });
     let is_public = rest.len() < item.len();
     let rest = rest.trim_start();
@@ -179,10 +156,7 @@ mod tests {
 
     fn findings(path: &str, text: &str, rule: fn(&RustCode) -> Vec<Finding>) -> Vec<usize> {
         let file = TextFile::example(path, text);
-        rule(&RustCode::new(&file))
-            .iter()
-            .map(|finding| finding.line)
-            .collect()
+        rule(&RustCode::new(&file)).iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -216,16 +190,13 @@ mod tests {
     #[test]
     fn a_crate_root_with_code_is_found() {
         let rule = crate_roots_only_name_modules;
-        let root = "#![warn(x)]\nmod a;\npub(crate) mod b;\npub use a::{C, D};\n#[cfg(test)]\nmod tests { fn x() {} }\n";
+        let root = "#![warn(x)]\nmod a;\npub(crate) mod b;\npub use a::{C, D};\n#[cfg(doc)]\nuse x;\n#[cfg(test)]\nmod tests { fn x() {} }\n";
         assert!(findings("a/src/lib.rs", root, rule).is_empty());
         assert_eq!(
-            findings(
-                "a/src/lib.rs",
-                "mod a;\nuse b;\npub fn c() { d; }\nmod e { }\n",
-                rule
-            ),
+            findings("a/src/lib.rs", "mod a;\nuse b;\npub fn c() { d; }\nmod e { }\n", rule),
             [2, 3, 4]
         );
         assert!(findings("a/src/main.rs", "fn main() {}\n", rule).is_empty());
+        assert!(findings("examples/a/src/lib.rs", "fn handle() {}\n", rule).is_empty());
     }
 }

@@ -4,16 +4,8 @@ use crate::finding::Finding;
 use crate::rust_code::RustCode;
 
 /// Endings that say nothing about a type.
-const EMPTY_SUFFIXES: [&str; 8] = [
-    "Manager",
-    "Helper",
-    "Util",
-    "Utils",
-    "Processor",
-    "Data",
-    "Impl",
-    "Common",
-];
+const EMPTY_SUFFIXES: [&str; 8] =
+    ["Manager", "Helper", "Util", "Utils", "Processor", "Data", "Impl", "Common"];
 /// Module names that say nothing about what is inside.
 const EMPTY_MODULES: [&str; 7] = ["util", "utils", "helper", "helpers", "common", "misc", "manager"];
 /// Where `unsafe` may stand: the runtime, and what is compiled for wasm.
@@ -46,15 +38,10 @@ pub fn names_say_something(code: &RustCode) -> Vec<Finding> {
 /// `unsafe` stands in the runtime only.
 #[must_use]
 pub fn unsafe_is_only_in_the_runtime(code: &RustCode) -> Vec<Finding> {
-    if UNSAFE_ALLOWED_IN
-        .iter()
-        .any(|folder| code.file.path.starts_with(folder))
-    {
+    if UNSAFE_ALLOWED_IN.iter().any(|folder| code.file.path.starts_with(folder)) {
         return Vec::new();
     }
-    let places = code
-        .words()
-        .filter(|(_, word)| *word == "unsafe" || *word == "unsafe_code");
+    let places = code.words().filter(|(_, word)| *word == "unsafe" || *word == "unsafe_code");
     places
         .map(|(number, word)| {
             let what = format!("`{word}` outside the runtime");
@@ -125,10 +112,7 @@ mod tests {
 
     fn findings(path: &str, text: &str, rule: fn(&RustCode) -> Vec<Finding>) -> Vec<usize> {
         let file = TextFile::example(path, text);
-        rule(&RustCode::new(&file))
-            .iter()
-            .map(|finding| finding.line)
-            .collect()
+        rule(&RustCode::new(&file)).iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -141,10 +125,7 @@ mod tests {
     #[test]
     fn unsafe_is_found_outside_the_runtime_even_when_it_is_only_allowed() {
         let text = "// unsafe\nfn a() { unsafe { b() } }\n#![allow(unsafe_code)]\nlet s = \"unsafe\";\n";
-        assert_eq!(
-            findings("agent/src/b.rs", text, unsafe_is_only_in_the_runtime),
-            [2, 3]
-        );
+        assert_eq!(findings("agent/src/b.rs", text, unsafe_is_only_in_the_runtime), [2, 3]);
         assert!(findings("runtime/src/b.rs", text, unsafe_is_only_in_the_runtime).is_empty());
     }
 

@@ -23,23 +23,10 @@ pub fn is_a_sound_script(file: &TextFile) -> Vec<Finding> {
     }
     if first.contains("sh") {
         if first != SHELL {
-            report(
-                1,
-                "another shell than the other scripts",
-                "begin with `#!/usr/bin/env bash`",
-            );
+            report(1, "another shell than the other scripts", "begin with `#!/usr/bin/env bash`");
         }
-        if !file
-            .text
-            .lines()
-            .nth(1)
-            .is_some_and(|line| line.starts_with("# "))
-        {
-            report(
-                2,
-                "the script does not say what it is for",
-                "say it in a comment on the second line",
-            );
+        if !file.text.lines().nth(1).is_some_and(|line| line.starts_with("# ")) {
+            report(2, "the script does not say what it is for", "say it in a comment on the second line");
         }
         if !file.lines().any(|(_, line)| STRICT.contains(&line)) {
             report(1, "the script goes on after an error", "add `set -euo pipefail`");

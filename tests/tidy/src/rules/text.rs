@@ -48,9 +48,7 @@ pub fn names_no_registry(file: &TextFile) -> Vec<Finding> {
     for (number, line) in file.lines() {
         let trimmed = line.trim_start();
         if file.path.ends_with("Cargo.lock") {
-            let source = trimmed
-                .strip_prefix("source = \"")
-                .map(|rest| rest.trim_end_matches('"'));
+            let source = trimmed.strip_prefix("source = \"").map(|rest| rest.trim_end_matches('"'));
             if let Some(source) = source.filter(|source| *source != CARGO_SOURCE) {
                 findings.push(Finding::new(
                     &file.path,
@@ -93,25 +91,16 @@ mod tests {
     fn a_folder_of_one_machine_is_found_and_a_relative_path_is_not() {
         let folder = MACHINE_FOLDERS.map(|(a, b)| format!("{a}{b}"))[0].clone();
         let text = format!("cd {folder}main\n{folder}x\n$dest{folder}src\n\"{folder}\"\n");
-        assert_eq!(
-            lines(&names_no_machine_folder(&TextFile::example("a", &text))),
-            [1, 2, 4]
-        );
+        assert_eq!(lines(&names_no_machine_folder(&TextFile::example("a", &text))), [1, 2, 4]);
     }
 
     #[test]
     fn a_lock_file_that_names_another_registry_is_found() {
         let text =
             format!("source = \"{CARGO_SOURCE}\"\nsource = \"registry+https://mirror.example/index\"\n");
-        assert_eq!(
-            lines(&names_no_registry(&TextFile::example("x/Cargo.lock", &text))),
-            [2]
-        );
+        assert_eq!(lines(&names_no_registry(&TextFile::example("x/Cargo.lock", &text))), [2]);
         let text = format!("\"resolved\": \"{NPM_SOURCE}a\"\n\"resolved\": \"http://mirror.example/a\"\n");
-        assert_eq!(
-            lines(&names_no_registry(&TextFile::example("package-lock.json", &text))),
-            [2]
-        );
+        assert_eq!(lines(&names_no_registry(&TextFile::example("package-lock.json", &text))), [2]);
     }
 
     #[test]
