@@ -79,6 +79,9 @@ impl Airport {
     pub fn top(&self) -> Vec<Destination<'_>> {
         let mut all: Vec<_> = self.destinations.iter().collect();
         all.sort_by_key(|(airport, flights)| (std::cmp::Reverse(**flights), *airport));
-        all.into_iter().take(TOP).map(|(airport, flights)| Destination { airport, flights: *flights }).collect()
+        all.into_iter()
+            .take(TOP)
+            .map(|(airport, flights)| Destination { airport, flights: *flights })
+            .collect()
     }
 }

@@ -85,7 +85,8 @@ impl Book {
 
     /// Moves `amount`, or nothing.
     pub fn transfer(&self, from: &Name, to: &Name, amount: i64) -> Result<Entry, Response> {
-        let full = |name: &Name| Response::error(409, &format!("account {} can't hold more digits", name.as_str()));
+        let full =
+            |name: &Name| Response::error(409, &format!("account {} can't hold more digits", name.as_str()));
         let debited = self.balance(from)?.checked_sub(amount).ok_or_else(|| full(from))?;
         let credited = self.balance(to)?.checked_add(amount).ok_or_else(|| full(to))?;
         if debited < 0 && from.as_str() != BANK {
@@ -110,7 +111,8 @@ impl Book {
         let mut balances = BTreeMap::new();
         for batch in keys.chunks(BATCH) {
             for (key, value) in batch.iter().zip(self.state.get_many(batch)?) {
-                let bytes = value.ok_or_else(|| Response::error(500, &format!("`{key}` is listed but has no value")))?;
+                let bytes = value
+                    .ok_or_else(|| Response::error(500, &format!("`{key}` is listed but has no value")))?;
                 balances.insert(key[prefix.len()..].to_owned(), parse(key, &bytes)?);
             }
         }

@@ -52,7 +52,13 @@ impl Call {
     /// A call of this method and URL (`https://host/path?query`).
     #[must_use]
     pub fn new(method: &str, url: &str) -> Self {
-        Self { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: Vec::new(), timeout: None }
+        Self {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            timeout: None,
+        }
     }
 
     /// Adds a header.
@@ -90,13 +96,18 @@ impl Call {
         let outgoing_body = request.body().map_err(|()| "the body was taken already".to_owned())?;
         let pending = outgoing_handler::handle(request, options).map_err(|code| code.to_string())?;
         if !self.body.is_empty() {
-            let body_stream = outgoing_body.write().map_err(|()| "the body was written already".to_owned())?;
+            let body_stream =
+                outgoing_body.write().map_err(|()| "the body was written already".to_owned())?;
             stream::write_all(&body_stream, &self.body)?;
         }
         OutgoingBody::finish(outgoing_body, None).map_err(|code| code.to_string())?;
         pending.subscribe().block();
         let answer = pending.get().ok_or("the host woke the call without a result")?;
-        receive(&answer.map_err(|()| "the result was taken already".to_owned())?.map_err(|code| code.to_string())?)
+        receive(
+            &answer
+                .map_err(|()| "the result was taken already".to_owned())?
+                .map_err(|code| code.to_string())?,
+        )
     }
 
     fn outgoing(&self) -> Result<(OutgoingRequest, Option<RequestOptions>), String> {
@@ -107,7 +118,9 @@ impl Call {
         }
         if !self.body.is_empty() {
             let length = self.body.len().to_string();
-            fields.append("content-length", length.as_bytes()).map_err(|error| format!("content-length: {error}"))?;
+            fields
+                .append("content-length", length.as_bytes())
+                .map_err(|error| format!("content-length: {error}"))?;
         }
         let request = OutgoingRequest::new(fields);
         request.set_method(&method(&self.method)).map_err(|()| format!("{} is no method", self.method))?;

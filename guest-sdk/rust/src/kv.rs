@@ -117,16 +117,17 @@ impl Bucket {
     #[cfg(feature = "json")]
     pub fn get_json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let Some(value) = self.get(key)? else { return Ok(None) };
-        serde_json::from_slice(&value)
-            .map(Some)
-            .map_err(|error| Error::Other { reason: format!("the value of `{key}` is not the expected JSON: {error}") })
+        serde_json::from_slice(&value).map(Some).map_err(|error| Error::Other {
+            reason: format!("the value of `{key}` is not the expected JSON: {error}"),
+        })
     }
 
     /// Sets a key's value to JSON.
     #[cfg(feature = "json")]
     pub fn set_json<T: serde::Serialize>(&self, key: &str, value: &T) -> Result<(), Error> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|error| Error::Other { reason: format!("the value for `{key}` can't be JSON: {error}") })?;
+        let bytes = serde_json::to_vec(value).map_err(|error| Error::Other {
+            reason: format!("the value for `{key}` can't be JSON: {error}"),
+        })?;
         self.set(key, &bytes)
     }
 }

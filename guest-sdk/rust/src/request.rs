@@ -23,7 +23,8 @@ impl Request {
     /// The first header of this name, whatever its case; `None` where it is absent or no UTF-8.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let value = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)?;
+        let value =
+            self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)?;
         std::str::from_utf8(value).ok()
     }
 
@@ -54,8 +55,9 @@ impl Request {
     /// The body is no JSON, or not of this shape; as a response it is status 400 with the reason.
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, crate::Response> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| crate::Response::error(400, &format!("the body is not the expected JSON: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            crate::Response::error(400, &format!("the body is not the expected JSON: {error}"))
+        })
     }
 }
 
@@ -79,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_header_is_found_in_any_case() {
-        let request = Request { headers: vec![("idempotency-key".into(), b"a".to_vec())], ..Request::default() };
+        let request =
+            Request { headers: vec![("idempotency-key".into(), b"a".to_vec())], ..Request::default() };
         assert_eq!(request.header("Idempotency-Key"), Some("a"));
         assert_eq!(request.header("content-type"), None);
     }
