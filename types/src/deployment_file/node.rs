@@ -106,7 +106,8 @@ impl Node {
             strict_booleans: true,
             with_snippet: false,
         };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| yaml_error(&error, file))
+        serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| yaml_error(&error, text, format, file))
     }
 
     /// The node at `path`, or the nearest one above it that is there.
@@ -152,11 +153,12 @@ fn json_error(error: &serde_json::Error, file: &str) -> SpecError {
     }
 }
 
-fn yaml_error(error: &serde_saphyr::Error, file: &str) -> SpecError {
+fn yaml_error(error: &serde_saphyr::Error, text: &str, format: Format, file: &str) -> SpecError {
     let mut inner = error.without_snippet();
     while let serde_saphyr::Error::AliasError { error, .. } = inner {
         inner = error;
     }
+    let mut at = error.location().map(|location| At::of(location, 1));
     let advice = match inner {
         serde_saphyr::Error::DuplicateMappingKey { .. } => "keep one of the two",
         serde_saphyr::Error::MultipleDocuments { .. } => "write one deployment per file: remove `---`",
@@ -165,14 +167,32 @@ fn yaml_error(error: &serde_saphyr::Error, file: &str) -> SpecError {
         | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. } => {
             "make the file smaller, shallower or less repetitive"
         }
-        _ => "indent with spaces, write `field: value`, and quote text that starts with a special character",
+        _ if format == Format::Json => "write control characters as escapes, such as `\\u007f`",
+        _ => match indenting_tab(text) {
+            Some(tab) => {
+                at = Some(tab);
+                "indent with spaces: here stands a tab"
+            }
+            None => {
+                "indent with spaces, write `field: value`, and quote text that begins with a special character"
+            }
+        },
     };
     SpecError {
-        place: error.location().map(|location| At::of(location, 1).place(file)),
+        place: at.map(|at| at.place(file)),
         field: String::new(),
-        problem: format!("this is no YAML: {}", escaped(&UserMessageFormatter.format_message(inner))),
+        problem: format!("this can't be read: {}", escaped(&UserMessageFormatter.format_message(inner))),
         advice: advice.to_owned(),
     }
+}
+
+/// The first tab with which a line is indented: the parser would point at the value before it.
+fn indenting_tab(text: &str) -> Option<At> {
+    text.lines().zip(1..).find_map(|(line, number)| {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let column = indent.chars().position(|c| c == '\t')?;
+        Some(At { line: number, column: u32::try_from(column).ok()?.saturating_add(1), width: 1 })
+    })
 }
 
 impl<'de> Deserialize<'de> for Node {
