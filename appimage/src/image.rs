@@ -32,6 +32,8 @@ pub struct UnverifiedImage {
 pub struct ImageListing {
     /// The image's digest: that of its manifest.
     pub manifest: Digest,
+    /// The digest of the config, one of the blobs.
+    pub config: Digest,
     /// The bytes of `index.json`.
     pub index: Vec<u8>,
     /// Every blob with its size, sorted by digest.
@@ -76,6 +78,7 @@ impl UnverifiedImage {
     pub fn listing(&self) -> ImageListing {
         ImageListing {
             manifest: self.manifest_digest(),
+            config: self.layout.config.digest,
             index: self.index.clone(),
             blobs: self.layout.blobs().into_iter().map(|blob| (blob.digest, blob.size)).collect(),
         }
