@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Longest piece of the author's text that a message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
 
-/// A mistake in a deployment. Displayed as `file:line:column: field: problem; advice`, as far as known.
+/// A mistake in a deployment. Displayed as `line:column: field: problem; advice`, as far as known; with its
+/// file in front by [`SpecError::in_file`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub struct SpecError {
     /// Where it stands in the file; `None` where there was no file to look into.
@@ -23,8 +24,6 @@ pub struct SpecError {
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// The file, as its reader was told.
-    pub file: String,
     /// Line, from 1.
     pub line: u32,
     /// Column in characters, from 1.
@@ -47,11 +46,18 @@ impl fmt::Display for SpecError {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", escaped(&self.file), self.line, self.column)
+        write!(f, "{}:{}", self.line, self.column)
     }
 }
 
 impl SpecError {
+    /// The message with the name of its file: `file:line:column: field: problem; advice`.
+    #[must_use]
+    pub fn in_file(&self, file: &str) -> String {
+        let separator = if self.place.is_some() { ":" } else { ": " };
+        format!("{}{separator}{self}", escaped(file))
+    }
+
     pub(super) fn new(
         field: impl Into<String>,
         problem: impl Into<String>,

@@ -11,24 +11,20 @@ use super::error::{SpecError, shown};
 use super::node::{At, Key, Node, Value};
 use super::suggest;
 
-/// The file being read and the mistakes found so far.
-pub(super) struct Reader<'f> {
-    file: &'f str,
+/// The mistakes found so far.
+#[derive(Default)]
+pub(super) struct Reader {
     errors: RefCell<Vec<SpecError>>,
 }
 
-impl<'f> Reader<'f> {
-    pub(super) fn new(file: &'f str) -> Self {
-        Self { file, errors: RefCell::default() }
-    }
-
+impl Reader {
     pub(super) fn into_errors(self) -> Vec<SpecError> {
         self.errors.into_inner()
     }
 
     pub(super) fn refuse(&self, at: At, path: &str, problem: impl Into<String>, advice: impl Into<String>) {
         let mut error = SpecError::new(path, problem, advice);
-        error.place = Some(at.place(self.file));
+        error.place = Some(at.place());
         self.errors.borrow_mut().push(error);
     }
 
@@ -154,7 +150,7 @@ fn described(value: &Value) -> String {
 
 /// A map whose fields are known.
 pub(super) struct Fields<'r, 'n> {
-    pub(super) reader: &'r Reader<'r>,
+    pub(super) reader: &'r Reader,
     path: String,
     at: At,
     entries: &'n [(Key, Node)],
@@ -164,7 +160,7 @@ pub(super) struct Fields<'r, 'n> {
 }
 
 impl<'r, 'n> Fields<'r, 'n> {
-    pub(super) fn of(reader: &'r Reader<'r>, node: &'n Node, path: &str) -> Self {
+    pub(super) fn of(reader: &'r Reader, node: &'n Node, path: &str) -> Self {
         let (entries, broken) = match &node.value {
             Value::Map(entries) => (entries.as_slice(), false),
             Value::Null => (&[][..], false),

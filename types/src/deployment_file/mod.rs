@@ -5,7 +5,7 @@
 //! against the rules (`rules` for one field, `relations` for several). The rules need no text, so whoever
 //! is handed a spec by another process checks it with [`validate`].
 //!
-//! Nothing here reads files: the caller does, up to [`MAX_FILE_BYTES`].
+//! Nothing here reads files or knows their names: the caller does, up to [`MAX_FILE_BYTES`].
 
 mod change;
 mod error;

@@ -68,8 +68,8 @@ pub(super) struct At {
 }
 
 impl At {
-    pub(super) fn place(self, file: &str) -> Place {
-        Place { file: file.to_owned(), line: self.line, column: self.column, width: self.width }
+    pub(super) fn place(self) -> Place {
+        Place { line: self.line, column: self.column, width: self.width }
     }
 
     fn of(location: Location, width: u64) -> Self {
@@ -80,12 +80,12 @@ impl At {
 
 impl Node {
     /// Reads `text`.
-    pub(super) fn read(text: &str, format: Format, file: &str) -> Result<Self, SpecError> {
+    pub(super) fn read(text: &str, format: Format) -> Result<Self, SpecError> {
         let spaced;
         let text = match format {
             Format::Yaml => text,
             Format::Json => {
-                serde_json::from_str::<IgnoredAny>(text).map_err(|error| json_error(&error, file))?;
+                serde_json::from_str::<IgnoredAny>(text).map_err(|error| json_error(&error))?;
                 // In JSON a tab only ever stands between tokens, where YAML would refuse it.
                 spaced = text.replace('\t', " ");
                 &spaced
@@ -106,8 +106,7 @@ impl Node {
             strict_booleans: true,
             with_snippet: false,
         };
-        serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| yaml_error(&error, text, format, file))
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| yaml_error(&error, text, format))
     }
 
     /// The node at `path`, or the nearest one above it that is there.
@@ -140,20 +139,20 @@ impl Node {
     }
 }
 
-fn json_error(error: &serde_json::Error, file: &str) -> SpecError {
+fn json_error(error: &serde_json::Error) -> SpecError {
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).max(1);
     let (line, column) = (small(error.line()), small(error.column()));
     let full = error.to_string();
     let problem = full.split(" at line ").next().unwrap_or(&full);
     SpecError {
-        place: Some(Place { file: file.to_owned(), line, column, width: 1 }),
+        place: Some(Place { line, column, width: 1 }),
         field: String::new(),
         problem: format!("this is no JSON: {}", escaped(problem)),
         advice: "correct the JSON, or name the file `.yaml` if it is YAML".to_owned(),
     }
 }
 
-fn yaml_error(error: &serde_saphyr::Error, text: &str, format: Format, file: &str) -> SpecError {
+fn yaml_error(error: &serde_saphyr::Error, text: &str, format: Format) -> SpecError {
     let mut inner = error.without_snippet();
     while let serde_saphyr::Error::AliasError { error, .. } = inner {
         inner = error;
@@ -179,7 +178,7 @@ fn yaml_error(error: &serde_saphyr::Error, text: &str, format: Format, file: &st
         },
     };
     SpecError {
-        place: at.map(|at| at.place(file)),
+        place: at.map(At::place),
         field: String::new(),
         problem: format!("this can't be read: {}", escaped(&UserMessageFormatter.format_message(inner))),
         advice: advice.to_owned(),

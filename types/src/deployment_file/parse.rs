@@ -12,14 +12,14 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The most mistakes that are listed at once.
 pub const MAX_ERRORS: usize = 100;
 
-/// Reads and checks a deployment file. `file` is its name: it decides the format and stands in the errors.
+/// Reads and checks a deployment file.
 ///
 /// # Errors
 /// All mistakes in the order of the file, up to [`MAX_ERRORS`]. Rules between fields are checked once
 /// every field can be read, so correcting one mistake may show another.
-pub fn parse(text: &str, file: &str) -> Result<DeploymentSpec, Vec<SpecError>> {
-    let root = read(text, file).map_err(|error| vec![error])?;
-    let reader = Reader::new(file);
+pub fn parse(text: &str, format: Format) -> Result<DeploymentSpec, Vec<SpecError>> {
+    let root = read(text, format).map_err(|error| vec![error])?;
+    let reader = Reader::default();
     let spec = structure::deployment(&reader, &root);
     let mut errors = reader.into_errors();
     let readable = errors.is_empty();
@@ -29,7 +29,7 @@ pub fn parse(text: &str, file: &str) -> Result<DeploymentSpec, Vec<SpecError>> {
         broken.extend(relations::check(&spec));
     }
     for error in &mut broken {
-        error.place = Some(root.nearest(&error.field).place(file));
+        error.place = Some(root.nearest(&error.field).place());
     }
     errors.extend(broken);
     if errors.is_empty() {
@@ -53,16 +53,16 @@ pub fn validate(spec: &DeploymentSpec) -> Result<(), Vec<SpecError>> {
 }
 
 /// Gives each of `errors` its place in the file that it is about, or that of the nearest field above it.
-pub fn locate(text: &str, file: &str, errors: &mut [SpecError]) {
-    let Ok(root) = read(text, file) else { return };
+pub fn locate(text: &str, format: Format, errors: &mut [SpecError]) {
+    let Ok(root) = read(text, format) else { return };
     for error in errors {
-        error.place = Some(root.nearest(&error.field).place(file));
+        error.place = Some(root.nearest(&error.field).place());
     }
 }
 
-fn read(text: &str, file: &str) -> Result<Node, SpecError> {
+fn read(text: &str, format: Format) -> Result<Node, SpecError> {
     let whole = |problem: String, advice: &str| {
-        let place = Place { file: file.to_owned(), line: 1, column: 1, width: 1 };
+        let place = Place { line: 1, column: 1, width: 1 };
         SpecError { place: Some(place), ..SpecError::new("", problem, advice) }
     };
     if text.len() > MAX_FILE_BYTES {
@@ -72,7 +72,7 @@ fn read(text: &str, file: &str) -> Result<Node, SpecError> {
     if text.trim().is_empty() {
         return Err(whole("the file is empty".to_owned(), "begin with `deployment: NAME`"));
     }
-    let root = Node::read(text, Format::of_file_name(file), file)?;
+    let root = Node::read(text, format)?;
     match root.value {
         Value::Map(_) => Ok(root),
         _ => Err(whole("the file holds no fields".to_owned(), "begin with `deployment: NAME`")),

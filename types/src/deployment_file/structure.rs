@@ -18,7 +18,7 @@ const PLACEHOLDER: &str = "placeholder";
 /// Drivers of other versions of this program.
 const OTHER_DRIVERS: [&str; 4] = ["exec", "container", "java", "vm"];
 
-pub(super) fn deployment(reader: &Reader<'_>, root: &Node) -> DeploymentSpec {
+pub(super) fn deployment(reader: &Reader, root: &Node) -> DeploymentSpec {
     let mut fields = Fields::of(reader, root, "");
     let spec = DeploymentSpec {
         deployment: fields.required::<DeploymentName>("deployment", PLACEHOLDER),
@@ -35,7 +35,7 @@ fn items<T>(
     fields: &mut Fields<'_, '_>,
     field: &'static str,
     advice: &str,
-    read: impl Fn(&Reader<'_>, &Node, &str) -> T,
+    read: impl Fn(&Reader, &Node, &str) -> T,
 ) -> Vec<T> {
     let Some(node) = fields.required_node(field, advice) else { return Vec::new() };
     let reader = fields.reader;
@@ -43,7 +43,7 @@ fn items<T>(
     items.iter().map(|(path, node)| read(reader, node, path)).collect()
 }
 
-fn job(reader: &Reader<'_>, node: &Node, path: &str) -> JobSpec {
+fn job(reader: &Reader, node: &Node, path: &str) -> JobSpec {
     let mut fields = Fields::of(reader, node, path);
     let spec = JobSpec {
         name: fields.required::<JobName>("name", PLACEHOLDER),
@@ -53,7 +53,7 @@ fn job(reader: &Reader<'_>, node: &Node, path: &str) -> JobSpec {
     spec
 }
 
-fn group(reader: &Reader<'_>, node: &Node, path: &str) -> GroupSpec {
+fn group(reader: &Reader, node: &Node, path: &str) -> GroupSpec {
     let mut fields = Fields::of(reader, node, path);
     let spec = GroupSpec {
         name: fields.required::<GroupName>("name", PLACEHOLDER),
@@ -74,7 +74,7 @@ fn group(reader: &Reader<'_>, node: &Node, path: &str) -> GroupSpec {
     spec
 }
 
-fn task(reader: &Reader<'_>, node: &Node, path: &str) -> TaskSpec {
+fn task(reader: &Reader, node: &Node, path: &str) -> TaskSpec {
     let mut fields = Fields::of(reader, node, path);
     let spec = TaskSpec {
         name: fields.required::<TaskName>("name", PLACEHOLDER),
@@ -128,7 +128,7 @@ fn config(fields: &mut Fields<'_, '_>) -> TaskConfig {
     TaskConfig { package: package.unwrap_or_else(|| PLACEHOLDER.parse().expect("placeholders are valid")) }
 }
 
-fn env(reader: &Reader<'_>, node: &Node, path: &str) -> BTreeMap<String, String> {
+fn env(reader: &Reader, node: &Node, path: &str) -> BTreeMap<String, String> {
     let entries = reader.entries(node, path).iter();
     entries
         .filter_map(|(key, node)| {
@@ -138,7 +138,7 @@ fn env(reader: &Reader<'_>, node: &Node, path: &str) -> BTreeMap<String, String>
         .collect()
 }
 
-fn resources(reader: &Reader<'_>, node: &Node, path: &str) -> Resources {
+fn resources(reader: &Reader, node: &Node, path: &str) -> Resources {
     let mut fields = Fields::of(reader, node, path);
     let default = Resources::default();
     let spec = Resources {
@@ -154,7 +154,7 @@ fn resources(reader: &Reader<'_>, node: &Node, path: &str) -> Resources {
     spec
 }
 
-fn grants(reader: &Reader<'_>, node: &Node, path: &str) -> Grants {
+fn grants(reader: &Reader, node: &Node, path: &str) -> Grants {
     let mut fields = Fields::of(reader, node, path);
     let spec = Grants {
         keyvalue: fields.texts("keyvalue"),
@@ -167,7 +167,7 @@ fn grants(reader: &Reader<'_>, node: &Node, path: &str) -> Grants {
     spec
 }
 
-fn update(reader: &Reader<'_>, node: &Node, path: &str) -> UpdatePolicy {
+fn update(reader: &Reader, node: &Node, path: &str) -> UpdatePolicy {
     let mut fields = Fields::of(reader, node, path);
     let default = UpdatePolicy::default();
     let spec = UpdatePolicy {
@@ -177,7 +177,7 @@ fn update(reader: &Reader<'_>, node: &Node, path: &str) -> UpdatePolicy {
     spec
 }
 
-fn constraint(reader: &Reader<'_>, node: &Node, path: &str) -> Constraint {
+fn constraint(reader: &Reader, node: &Node, path: &str) -> Constraint {
     let mut fields = Fields::of(reader, node, path);
     let operators = [("in", ConstraintOperator::In), ("not-in", ConstraintOperator::NotIn)];
     let attribute = fields.required_text("attribute", "name an attribute of the hosts, such as `zone`");
@@ -212,7 +212,7 @@ fn choice<T: Copy>(fields: &mut Fields<'_, '_>, field: &'static str, choices: &[
     found.map(|(_, value)| *value)
 }
 
-fn route(reader: &Reader<'_>, node: &Node, path: &str) -> RouteSpec {
+fn route(reader: &Reader, node: &Node, path: &str) -> RouteSpec {
     let mut fields = Fields::of(reader, node, path);
     let matching = fields.required_node("match", "write `match: { prefix: /path }`").map(|node| {
         let mut fields = Fields::of(reader, node, &fields.path_of("match"));
@@ -230,7 +230,7 @@ fn route(reader: &Reader<'_>, node: &Node, path: &str) -> RouteSpec {
     spec
 }
 
-fn key(reader: &Reader<'_>, node: &Node, path: &str) -> Option<KeySource> {
+fn key(reader: &Reader, node: &Node, path: &str) -> Option<KeySource> {
     let advice = "write one of `path_segment: 2`, `header: x-account` and `query: account`";
     let mut fields = Fields::of(reader, node, path);
     let segment = fields.optional_number("path_segment", ", counted from 1").map(KeySource::PathSegment);

@@ -33,16 +33,22 @@ routes:
   group: web
 "#;
 
+/// What is said of a file.
+fn read(text: &str, file: &str) -> Result<DeploymentSpec, Vec<String>> {
+    let listed = |errors: Vec<SpecError>| errors.iter().map(|error| error.in_file(file)).collect();
+    parse(text, Format::of_file_name(file)).map_err(listed)
+}
+
 fn ledger() -> DeploymentSpec {
-    parse(LEDGER, "ledger.yaml").expect("the example is right")
+    read(LEDGER, "ledger.yaml").expect("the example is right")
 }
 
 /// What is said of the example once `from` is replaced by `to`.
 fn said(from: &str, to: &str) -> Vec<String> {
     assert_eq!(LEDGER.matches(from).count(), 1, "`{from}` must stand once in the example");
-    match parse(&LEDGER.replace(from, to), "ledger.yaml") {
+    match read(&LEDGER.replace(from, to), "ledger.yaml") {
         Ok(_) => Vec::new(),
-        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        Err(said) => said,
     }
 }
 
@@ -73,9 +79,9 @@ fn a_right_file_becomes_its_spec() {
 #[test]
 fn json_and_yaml_of_one_spec_are_equal() {
     let json = serde_json::to_string(&ledger()).expect("a spec is JSON");
-    assert_eq!(parse(&json, "ledger.json"), Ok(ledger()));
+    assert_eq!(read(&json, "ledger.json"), Ok(ledger()));
     let pretty = serde_json::to_string_pretty(&ledger()).expect("a spec is JSON").replace("  ", "\t");
-    assert_eq!(parse(&pretty, "ledger.JSON"), Ok(ledger()));
+    assert_eq!(read(&pretty, "ledger.JSON"), Ok(ledger()));
 }
 
 #[test]
@@ -84,10 +90,10 @@ fn text_survives_as_it_was_written() {
         let mut spec = ledger();
         spec.jobs[0].groups[0].tasks[0].env.insert("TEXT".to_owned(), value.to_owned());
         let json = serde_json::to_string(&spec).expect("a spec is JSON");
-        assert_eq!(parse(&json, "ledger.json"), Ok(spec), "{value:?}");
+        assert_eq!(read(&json, "ledger.json"), Ok(spec), "{value:?}");
     }
     let escapes = serde_json::to_string(&ledger()).expect("JSON").replace("EUR", "\\ud83d\\ude00\\u007f\\/");
-    let spec = parse(&escapes, "ledger.json").expect("escapes are JSON");
+    let spec = read(&escapes, "ledger.json").expect("escapes are JSON");
     assert_eq!(spec.jobs[0].groups[0].tasks[0].env["CURRENCY"], "😀\u{7f}/");
 }
 
@@ -141,7 +147,7 @@ fn what_is_missing_is_named() {
 fn lists_have_at_least_one_item_and_a_group_exactly_one_task() {
     let said = |jobs: &str| {
         let text = format!("deployment: a\nimage: a.aimg\njobs:{jobs}\n");
-        parse(&text, "a.yaml").expect_err("a list is too short or too long").remove(0).to_string()
+        read(&text, "a.yaml").expect_err("a list is too short or too long").remove(0)
     };
     assert_eq!(said(" []"), "a.yaml:3:7: jobs: lists no job; list at least one job");
     assert!(said("").starts_with("a.yaml:3:1: jobs: has no value; list at least one job"));
@@ -325,7 +331,7 @@ fn names_are_unique() {
     let twice = LEDGER
         .replace("- name: web\n", "- name: accounts\n")
         .replace("group: web", "group: accounts\n  key: { query: a }");
-    let errors = parse(&twice, "ledger.yaml").expect_err("two groups share a name");
+    let errors = parse(&twice, Format::Yaml).expect_err("two groups share a name");
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert_eq!(errors[0].field, "jobs[0].groups[1].name");
     assert!(errors[0].problem.contains("already the name of the group at jobs[0].groups[0].name"));
@@ -393,7 +399,7 @@ fn all_mistakes_are_listed_in_the_order_of_the_file() {
         .replace("partitions: 64", "partitions: many")
         .replace("deadline: 5s", "deadline: 5")
         .replace("prefix: /accounts", "prefix: accounts");
-    let errors = parse(&text, "ledger.yaml").expect_err("four lines are wrong");
+    let errors = parse(&text, Format::Yaml).expect_err("four lines are wrong");
     let found: Vec<_> = errors.iter().map(|e| (e.place.as_ref().map(|p| p.line), e.field.as_str())).collect();
     let deadline = "jobs[0].groups[0].tasks[0].resources.deadline";
     assert_eq!(
@@ -410,11 +416,11 @@ fn all_mistakes_are_listed_in_the_order_of_the_file() {
 
 #[test]
 fn an_error_stands_at_its_line_and_column_and_covers_its_value() {
-    let errors = parse(&LEDGER.replace("5s", "5 soon"), "d/ledger.yaml").expect_err("no time");
+    let errors = parse(&LEDGER.replace("5s", "5 soon"), Format::Yaml).expect_err("no time");
     let place = errors[0].place.clone().expect("it has a place");
     assert_eq!((place.line, place.column, place.width), (13, 52, 6));
     assert_eq!(
-        errors[0].to_string(),
+        errors[0].in_file("d/ledger.yaml"),
         "d/ledger.yaml:13:52: jobs[0].groups[0].tasks[0].resources.deadline: `5 soon` is not a time; \
          write a whole number and its unit (ms, s, m, h)"
     );
@@ -434,17 +440,17 @@ fn what_is_no_yaml_or_json_is_refused_at_its_line() {
         ("# nothing\n", "a.yaml", "a.yaml:1:1: "),
         ("- a\n", "a.yaml", "a.yaml:1:1: the file holds no fields"),
     ] {
-        let errors = parse(text, file).expect_err("it is no deployment");
+        let errors = read(text, file).expect_err("it is no deployment");
         assert_eq!(errors.len(), 1, "{text:?}: {errors:?}");
-        assert!(errors[0].to_string().starts_with(start), "{text:?}: {}", errors[0]);
+        assert!(errors[0].starts_with(start), "{text:?}: {}", errors[0]);
     }
 }
 
 #[test]
 fn messages_hold_nothing_that_a_terminal_obeys() {
-    let errors = parse("{\"\\u001b[2J\": 1, \"image\": \"\\u001b[31m\"}", "\u{7}.json").expect_err("wrong");
+    let errors = read("{\"\\u001b[2J\": 1, \"image\": \"\\u001b[31m\"}", "\u{7}.json").expect_err("wrong");
     for error in errors {
-        assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+        assert!(!error.chars().any(char::is_control), "{error:?}");
     }
 }
 
@@ -461,17 +467,17 @@ fn a_file_is_bounded_in_size_depth_and_repetition() {
     for (text, file) in
         [(large, "a.yaml"), (deep.clone(), "a.yaml"), (deep, "a.json"), (bomb, "a.yaml"), (text, "a.yaml")]
     {
-        let errors = parse(&text, file).expect_err("it is too much");
+        let errors = read(&text, file).expect_err("it is too much");
         assert_eq!(errors.len(), 1, "{errors:?}");
     }
     let many: String = (0..1_000).map(|n| format!("field{n}: x\n")).collect();
-    assert_eq!(parse(&many, "a.yaml").map_err(|errors| errors.len()), Err(MAX_ERRORS));
+    assert_eq!(read(&many, "a.yaml").map_err(|errors| errors.len()), Err(MAX_ERRORS));
 }
 
 #[test]
 fn an_anchor_may_be_used_again() {
     let text = LEDGER.replace("env: {", "env: &env {").replace("package: web }", "package: web }, env: *env");
-    let spec = parse(&text, "ledger.yaml").expect("aliases are YAML");
+    let spec = read(&text, "ledger.yaml").expect("aliases are YAML");
     assert_eq!(spec.jobs[0].groups[1].tasks[0].env, spec.jobs[0].groups[0].tasks[0].env);
 }
 
@@ -487,10 +493,10 @@ fn a_spec_without_its_file_is_checked_by_the_same_rules_and_located_later() {
         errors[0].to_string(),
         "jobs[0].groups[0].partitions: 70000 is out of range; write 1 to 65536"
     );
-    locate(LEDGER, "ledger.yaml", &mut errors);
+    locate(LEDGER, Format::Yaml, &mut errors);
     let places: Vec<String> = errors.iter().filter_map(|e| Some(e.place.as_ref()?.to_string())).collect();
     // The route has no key in the file: its own beginning is the nearest.
-    assert_eq!(places, ["ledger.yaml:7:17", "ledger.yaml:24:3"]);
+    assert_eq!(places, ["7:17", "24:3"]);
 }
 
 #[test]
@@ -554,7 +560,7 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused_without_a_panic(text in "\\PC{0,200}|[a-z:\\-\\[\\]{}&*!|>'\"#\n\t ]{0,200}") {
         for file in ["a.yaml", "a.json"] {
-            if let Err(errors) = parse(&text, file) {
+            if let Err(errors) = read(&text, file) {
                 prop_assert!(!errors.is_empty());
             }
         }
@@ -567,7 +573,7 @@ proptest! {
         let start = LEDGER.floor_char_boundary(at);
         let end = LEDGER.floor_char_boundary((at + cut).min(LEDGER.len()));
         let text = format!("{}{put}{}", &LEDGER[..start], &LEDGER[end..]);
-        if let Err(errors) = parse(&text, "a.yaml") {
+        if let Err(errors) = parse(&text, Format::Yaml) {
             prop_assert!(errors.iter().all(|error| error.place.is_some()));
         }
     }
