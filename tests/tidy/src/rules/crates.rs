@@ -209,7 +209,8 @@ fn manifest_follows_the_workspace(path: &str, text: &str) -> Result<Vec<Finding>
     }
     for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
         for (name, value) in manifest.get(kind).and_then(toml::Value::as_table).into_iter().flatten() {
-            if !is_inherited(Some(value)) {
+            let is_here = value.get("path").is_some() && value.get("version").is_none();
+            if !is_inherited(Some(value)) && !is_here {
                 let line =
                     text.lines().position(|line| line.starts_with(name.as_str())).map_or(1, |at| at + 1);
                 let what = format!("`{name}` has a version of its own");

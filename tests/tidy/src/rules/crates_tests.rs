@@ -64,7 +64,8 @@ fn wasmtime_behind_a_crate_of_others_is_found_with_the_way_to_it() {
 
 #[test]
 fn a_manifest_with_lints_or_versions_of_its_own_is_found() {
-    let text = "[lints]\nworkspace = true\n[dependencies]\na.workspace = true\nb = \"1\"\n";
+    let text =
+        "[lints]\nworkspace = true\n[dependencies]\na.workspace = true\nb = \"1\"\nc = { path = \"../c\" }\n";
     let findings = manifest_follows_the_workspace("x/Cargo.toml", text).expect("it is TOML");
     assert_eq!(findings.iter().map(|finding| finding.line).collect::<Vec<_>>(), [5]);
     let findings = manifest_follows_the_workspace("x/Cargo.toml", "[package]\n").expect("it is TOML");

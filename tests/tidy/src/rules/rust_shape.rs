@@ -78,15 +78,20 @@ pub fn crate_roots_only_name_modules(code: &RustCode) -> Vec<Finding> {
     if !is_root || is_guest_program || code.is_test_file() {
         return Vec::new();
     }
-    items(&code.code)
-        .into_iter()
-        .filter(|item| !item.is_free && !names_modules(&item.text))
-        .map(|item| {
-            let head = item.text.lines().next().unwrap_or("").trim_end_matches('{').trim().to_owned();
-            let what = format!("`{head}` stands in a file that only names modules");
-            Finding::new(path, code.line_of(item.at), what, "move it to a module of its own")
-        })
-        .collect()
+    let others: Vec<Item> =
+        items(&code.code).into_iter().filter(|item| !item.is_free && !names_modules(&item.text)).collect();
+    let Some(first) = others.first() else { return Vec::new() };
+    let head = first.text.lines().next().unwrap_or("").trim_end_matches('{').trim();
+    let what = match others.len() {
+        1 => format!("`{head}` stands in a file that only names modules"),
+        count => format!("`{head}` and {} more items stand in a file that only names modules", count - 1),
+    };
+    vec![Finding::new(
+        path,
+        code.line_of(first.at),
+        what,
+        "move what is no `mod` or `pub use` to a module of its own",
+    )]
 }
 
 struct Item {
@@ -192,10 +197,8 @@ mod tests {
         let rule = crate_roots_only_name_modules;
         let root = "#![warn(x)]\nmod a;\npub(crate) mod b;\npub use a::{C, D};\n#[cfg(doc)]\nuse x;\n#[cfg(test)]\nmod tests { fn x() {} }\n";
         assert!(findings("a/src/lib.rs", root, rule).is_empty());
-        assert_eq!(
-            findings("a/src/lib.rs", "mod a;\nuse b;\npub fn c() { d; }\nmod e { }\n", rule),
-            [2, 3, 4]
-        );
+        assert_eq!(findings("a/src/lib.rs", "mod a;\nuse b;\npub fn c() { d; }\nmod e { }\n", rule), [2]);
+        assert_eq!(findings("a/src/x/mod.rs", "mod a;\n\nmod e { }\n", rule), [3]);
         assert!(findings("a/src/main.rs", "fn main() {}\n", rule).is_empty());
         assert!(findings("examples/a/src/lib.rs", "fn handle() {}\n", rule).is_empty());
     }
