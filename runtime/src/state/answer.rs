@@ -32,11 +32,7 @@ impl FromStr for IdempotencyKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = (1..=255).contains(&text.len()) && text.bytes().all(|c| (0x20..0x7f).contains(&c));
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidIdempotencyKey { bytes: text.len() })
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidIdempotencyKey { bytes: text.len() }) }
     }
 }
 
@@ -70,12 +66,7 @@ pub struct StoredResponse {
 
 impl StoredResponse {
     pub(crate) fn bytes(&self) -> usize {
-        self.body.len()
-            + self
-                .headers
-                .iter()
-                .map(|(name, value)| name.len() + value.len())
-                .sum::<usize>()
+        self.body.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 }
 
@@ -104,10 +95,6 @@ pub struct IdempotencyWindow {
 
 impl Default for IdempotencyWindow {
     fn default() -> Self {
-        Self {
-            answers: 10_000,
-            bytes: ByteSize::mib(16),
-            age: Duration::from_secs(24 * 60 * 60),
-        }
+        Self { answers: 10_000, bytes: ByteSize::mib(16), age: Duration::from_secs(24 * 60 * 60) }
     }
 }

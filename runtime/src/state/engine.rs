@@ -153,9 +153,7 @@ impl CommitFuture {
     /// # Panics
     /// Within an asynchronous task, which must await the future instead.
     pub fn wait(self) -> Result<Sequence, CommitError> {
-        self.0
-            .blocking_recv()
-            .unwrap_or_else(|_| Err(CommitError::stopped()))
+        self.0.blocking_recv().unwrap_or_else(|_| Err(CommitError::stopped()))
     }
 }
 

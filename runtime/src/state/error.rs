@@ -183,9 +183,7 @@ pub enum CommitError {
 
 impl CommitError {
     pub(crate) fn stopped() -> Self {
-        Self::Unavailable {
-            reason: "the state engine has stopped".to_owned(),
-        }
+        Self::Unavailable { reason: "the state engine has stopped".to_owned() }
     }
 }
 

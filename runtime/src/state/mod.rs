@@ -1,6 +1,8 @@
 //! Durable state of partitions: what a command changed, committed as one record before anybody hears of it.
 //!
-//! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface. The rules that all engines keep:
+//! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface; [`LocalEngine`] keeps the state on
+//! this host's disk. Every engine must pass the suite in
+//! `tests/state_engine/conformance.rs`. The rules that all engines keep:
 //!
 //! - A commit is one record: writes, answer and meter together, durable before its future resolves.
 //! - Per partition, records strictly grow in (epoch, sequence). A handle of an older epoch never commits.
@@ -13,6 +15,7 @@
 mod answer;
 mod engine;
 mod error;
+mod local;
 mod record;
 
 pub use answer::{Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
@@ -20,4 +23,5 @@ pub use answer::{StoredAnswer, StoredResponse};
 pub use engine::{CommitFuture, CommitReply, KeyPage, MAX_PAGE_KEYS};
 pub use engine::{PartitionInfo, PartitionState, Snapshot, StateEngine};
 pub use error::{CommitError, OpenError, ReadError, StartError};
+pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};

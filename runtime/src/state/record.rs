@@ -33,11 +33,7 @@ pub struct CommitRecord {
 impl CommitRecord {
     pub(crate) fn check(&self) -> Result<(), CommitError> {
         let limit = |what, bytes, limit| {
-            if bytes > limit {
-                Err(CommitError::TooLarge { what, bytes, limit })
-            } else {
-                Ok(())
-            }
+            if bytes > limit { Err(CommitError::TooLarge { what, bytes, limit }) } else { Ok(()) }
         };
         for (bucket, writes) in &self.writes.buckets {
             limit("the name of a bucket", bucket.len(), MAX_BUCKET_BYTES)?;
@@ -50,10 +46,7 @@ impl CommitRecord {
 
     pub(crate) fn bytes(&self) -> usize {
         self.writes.bytes()
-            + self
-                .idempotency
-                .as_ref()
-                .map_or(0, |i| i.key.as_str().len() + i.response.bytes())
+            + self.idempotency.as_ref().map_or(0, |i| i.key.as_str().len() + i.response.bytes())
     }
 }
 
@@ -105,9 +98,7 @@ impl WriteSet {
     /// All writes: bucket, key, value.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, Option<&Bytes>)> {
         self.buckets.iter().flat_map(|(bucket, writes)| {
-            writes
-                .iter()
-                .map(|(key, value)| (bucket.as_str(), key.as_str(), value.as_ref()))
+            writes.iter().map(|(key, value)| (bucket.as_str(), key.as_str(), value.as_ref()))
         })
     }
 

@@ -1,0 +1,30 @@
+//! The local engine: state on this host's disk, in one fjall database for all partitions.
+//!
+//! ```text
+//! handles ──jobs──▶ committer ──one batch, one fdatasync──▶ journal ──▶ tables
+//!    ▲                  │ acknowledged (count of batches, beside the database)
+//!    └───── view ◀──────┘ published after the sync
+//! ```
+//!
+//! One thread, the [`committer`], writes; so (epoch, sequence) is checked and advanced in one place, and
+//! many commits share one sync. Readers use the newest published view and never wait for it.
+//!
+//! Not here: state that survives the host.
+
+mod acknowledged;
+mod codec;
+mod committer;
+mod config;
+mod directory;
+mod engine;
+mod failure;
+mod journal;
+mod layout;
+mod partition;
+mod purge;
+mod shared;
+mod stage;
+mod store;
+
+pub use config::{FreeSpace, LocalConfig};
+pub use engine::LocalEngine;

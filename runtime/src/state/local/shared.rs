@@ -1,0 +1,157 @@
+//! What the committer and the handles share: the queue, the newest view, and each partition's numbers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hvm_types::{Epoch, ReplicaId, Sequence};
+
+use super::config::LocalConfig;
+use super::layout::{Head, Number};
+use super::store::View;
+use crate::state::{CommitError, CommitRecord, CommitReply, OpenError, ReadError};
+
+/// Work for the committer.
+pub(super) enum Job {
+    Commit(CommitJob),
+    Open { id: ReplicaId, epoch: Epoch, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
+    Remove { id: ReplicaId, reply: SyncSender<Result<(), CommitError>> },
+    Stop,
+}
+
+pub(super) struct CommitJob {
+    pub(super) cell: Arc<Cell>,
+    pub(super) epoch: Epoch,
+    pub(super) record: CommitRecord,
+    pub(super) bytes: usize,
+    pub(super) reply: CommitReply,
+}
+
+/// One open partition. Its numbers change with the view, under the same lock.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) number: Number,
+    epoch: AtomicU64,
+    sequence: AtomicU64,
+    stored: AtomicU64,
+    removed: AtomicBool,
+}
+
+impl Cell {
+    pub(super) fn new(head: &Head) -> Self {
+        Self {
+            number: head.number,
+            epoch: AtomicU64::new(head.epoch.0),
+            sequence: AtomicU64::new(head.sequence.0),
+            stored: AtomicU64::new(head.stored),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn publish(&self, head: &Head) {
+        self.epoch.store(head.epoch.0, Ordering::Release);
+        self.sequence.store(head.sequence.0, Ordering::Release);
+        self.stored.store(head.stored, Ordering::Release);
+    }
+
+    /// Takes over a head of a newer epoch: the second of two openings in one batch finds the first one's cell.
+    pub(super) fn raise(&self, head: &Head) {
+        if head.epoch.0 > self.epoch.load(Ordering::Acquire) {
+            self.publish(head);
+        }
+    }
+
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn sequence(&self) -> Sequence {
+        Sequence(self.sequence.load(Ordering::Acquire))
+    }
+
+    pub(super) fn stored(&self) -> u64 {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    /// Whether the handle with this epoch may still read.
+    pub(super) fn check(&self, epoch: Epoch) -> Result<(), ReadError> {
+        if self.removed.load(Ordering::Acquire) {
+            return Err(ReadError::Removed);
+        }
+        let newest = Epoch(self.epoch.load(Ordering::Acquire));
+        if newest == epoch { Ok(()) } else { Err(ReadError::Fenced { newest }) }
+    }
+}
+
+/// The newest view, or why there is none.
+pub(super) type Published = Result<View, String>;
+
+pub(super) struct Shared {
+    pub(super) config: LocalConfig,
+    jobs: SyncSender<Job>,
+    queued: AtomicUsize,
+    queued_bytes: AtomicUsize,
+    published: Mutex<Published>,
+}
+
+impl Shared {
+    pub(super) fn new(config: LocalConfig, jobs: SyncSender<Job>, view: View) -> Self {
+        let published = Mutex::new(Ok(view));
+        Self { config, jobs, queued: AtomicUsize::new(0), queued_bytes: AtomicUsize::new(0), published }
+    }
+
+    /// The view, locked: numbers that change with it are stored while this is held.
+    pub(super) fn published(&self) -> MutexGuard<'_, Published> {
+        // A view is replaced whole, so a panic elsewhere leaves a good one.
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn view(&self) -> Result<View, ReadError> {
+        self.published().clone().map_err(|reason| ReadError::Unavailable { reason })
+    }
+
+    /// Queues a record without blocking.
+    pub(super) fn enqueue(&self, job: CommitJob) {
+        let bytes = job.bytes;
+        let queued = self.queued.fetch_add(1, Ordering::AcqRel);
+        let queued_bytes = self.queued_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // A single record passes whatever its size, so that none is refused for ever.
+        let full = queued >= self.config.queue_records
+            || (queued > 0 && queued_bytes + bytes > self.config.queue_bytes.bytes());
+        let refused = if full {
+            Some((job.reply, CommitError::Busy { queued }))
+        } else {
+            match self.jobs.try_send(Job::Commit(job)) {
+                Ok(()) => None,
+                Err(TrySendError::Full(job)) => {
+                    reply_of(job).map(|reply| (reply, CommitError::Busy { queued }))
+                }
+                Err(TrySendError::Disconnected(job)) => {
+                    reply_of(job).map(|reply| (reply, CommitError::stopped()))
+                }
+            }
+        };
+        if let Some((reply, error)) = refused {
+            self.taken(1, bytes);
+            reply.send(Err(error));
+        }
+    }
+
+    /// Queues other work; blocks while the queue is full. `false` when the engine has stopped.
+    pub(super) fn send(&self, job: Job) -> bool {
+        self.jobs.send(job).is_ok()
+    }
+
+    /// Counts records out of the queue.
+    pub(super) fn taken(&self, records: usize, bytes: usize) {
+        self.queued.fetch_sub(records, Ordering::AcqRel);
+        self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+}
+
+fn reply_of(job: Job) -> Option<CommitReply> {
+    match job {
+        Job::Commit(job) => Some(job.reply),
+        Job::Open { .. } | Job::Remove { .. } | Job::Stop => None,
+    }
+}
