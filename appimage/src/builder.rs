@@ -30,7 +30,7 @@ pub struct PackageContent {
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A component would be refused by every host.
-    #[error("the component of package {package} cannot be packed: {source}")]
+    #[error("the component of package {package} cannot be packed")]
     Component {
         /// The package.
         package: PackageName,

@@ -55,7 +55,9 @@ impl PackageManifest {
     pub fn component_path(&self, directory: &Path) -> PathBuf {
         match &self.component {
             ComponentSource::File(path) => directory.join(path),
-            ComponentSource::Build(_) => directory.join("build").join(format!("{}.wasm", self.name)),
+            ComponentSource::Build(_) => {
+                directory.join("target").join("appimage").join(format!("{}.wasm", self.name))
+            }
         }
     }
 }

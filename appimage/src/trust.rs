@@ -53,7 +53,7 @@ pub enum PolicyError {
         source: std::io::Error,
     },
     /// A public key file holds no public key.
-    #[error("{}: {source}", .path.display())]
+    #[error("cannot use {} as a public key", .path.display())]
     Key {
         /// The file.
         path: PathBuf,

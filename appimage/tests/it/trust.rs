@@ -128,7 +128,7 @@ fn a_wrong_policy_trusts_nothing_and_says_where_it_is_wrong() {
         ("[[key]]\nfile = \"a.pub\"\napps = []".to_owned(), "may sign nothing"),
         ("[[key]]\nfile = \"a.pub\"\napps = [\"a*b\"]".to_owned(), "trust.toml:3: field `apps`"),
         ("[[key]]\npem = \"x\"\napps = [\"*\"]".to_owned(), "`pem`: this is not"),
-        ("[[key]]\nfile = \"secret\"\napps = [\"*\"]".to_owned(), "secret: this is not"),
+        ("[[key]]\nfile = \"secret\"\napps = [\"*\"]".to_owned(), "secret as a public key"),
         ("[[key]]\nfile = \"none.pub\"\napps = [\"*\"]".to_owned(), "cannot read"),
     ] {
         let error = policies.load(&text).expect_err("a wrong policy was taken");
