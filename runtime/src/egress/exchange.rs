@@ -97,6 +97,11 @@ pub async fn send(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::HttpUpgradeFailed);
     }
+    // The connection's own bound is that of its buffer, which may hold twice as much for a moment.
+    let bytes = size_of_headers(response.headers());
+    if bytes > MAX_RESPONSE_HEAD_BYTES {
+        return Err(Error::HttpResponseHeaderSectionSize(u32::try_from(bytes).ok()));
+    }
     let driver = async move {
         let _permit = permit;
         if ended {
@@ -132,7 +137,7 @@ fn prepare(
     }
     let host = HeaderValue::from_str(&authority_of(&origin)).map_err(|_| Error::HttpRequestUriInvalid)?;
     clean(request.headers_mut());
-    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let bytes = size_of_headers(request.headers());
     if bytes > MAX_REQUEST_HEADER_BYTES {
         return Err(Error::HttpRequestHeaderSectionSize(u32::try_from(bytes).ok()));
     }
@@ -146,6 +151,11 @@ fn prepare(
 fn authority_of(origin: &Origin) -> String {
     let text = origin.to_string();
     text.split_once("://").map(|(_, authority)| authority.to_owned()).unwrap_or(text)
+}
+
+/// Names and values together.
+fn size_of_headers(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// Removes what concerns one connection only, named here or by the `connection` header.
