@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 
 /// A failed command: `error: …`, and `hint: …` where there is more to say.
 #[derive(Debug)]
@@ -14,6 +15,15 @@ impl Failure {
     /// A failure for this reason.
     pub(crate) fn new(error: impl Into<String>) -> Self {
         Self { error: error.into(), hint: None }
+    }
+
+    /// With the file that it is about, where the reason does not say so.
+    pub(crate) fn in_file(mut self, path: &Path) -> Self {
+        let path = path.display().to_string();
+        if !self.error.contains(&path) {
+            self.error = format!("{path}: {}", self.error);
+        }
+        self
     }
 
     /// With what to do next.

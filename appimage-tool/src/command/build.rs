@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Build) -> Result<String, Failure> {
     let mut output = String::new();
     for package in &manifest.packages {
         let ComponentSource::Build(source) = &package.component else { continue };
-        let built = build(&arguments.dir.join(source))?;
+        let built = build(&arguments.dir.join(source).components().collect::<PathBuf>())?;
         let component = fs::read(&built)
             .map_err(|error| Failure::new(format!("cannot read {}: {error}", built.display())))?;
         check_component(&component, &package.capabilities).map_err(|error| {

@@ -1,5 +1,7 @@
 //! `appimage-tool inspect`: what is in an image, for people and as JSON.
 
+use std::path::Path;
+
 use hvm_appimage::{Image, UnverifiedImage, imports_of};
 use hvm_types::{Capability, Digest, PackageConfig, PackageName};
 use serde::Serialize;
@@ -39,12 +41,20 @@ struct FileReport {
 }
 
 pub(crate) fn run(arguments: &Inspect) -> Result<String, Failure> {
-    let image = UnverifiedImage::open_file(&arguments.file)?;
+    let report = report(&arguments.file).map_err(|failure| failure.in_file(&arguments.file))?;
+    if arguments.json {
+        return Ok(serde_json::to_string_pretty(&report)? + "\n");
+    }
+    Ok(text(&report))
+}
+
+fn report(file: &Path) -> Result<Report, Failure> {
+    let image = UnverifiedImage::open_file(file)?;
     let claimed = image.claimed_signers()?;
     let image = image.without_signature()?;
     let packages =
         image.config().packages.iter().map(|(name, package)| report_package(&image, name, package));
-    let report = Report {
+    Ok(Report {
         app: image.config().app.to_string(),
         version: image.config().version.to_string(),
         digest: image.manifest_digest(),
@@ -52,11 +62,7 @@ pub(crate) fn run(arguments: &Inspect) -> Result<String, Failure> {
         size: image.blobs().iter().map(|blob| blob.size).sum(),
         claimed_signers: claimed.into_iter().map(|key| key.map(|key| key.to_string())).collect(),
         packages: packages.collect::<Result<_, _>>()?,
-    };
-    if arguments.json {
-        return Ok(serde_json::to_string_pretty(&report)? + "\n");
-    }
-    Ok(text(&report))
+    })
 }
 
 fn report_package(

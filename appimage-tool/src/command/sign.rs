@@ -13,7 +13,8 @@ pub(crate) fn run(arguments: &Sign) -> Result<String, Failure> {
         Failure::new(format!("cannot sign with {path}: {error}"))
             .hint("sign with the private key, the one of keygen's two files without `.pub`")
     })?;
-    let outcome = sign_file(&arguments.file, &key)?;
+    let outcome =
+        sign_file(&arguments.file, &key).map_err(|error| Failure::from(error).in_file(&arguments.file))?;
     let what = if outcome.already_signed { "was already signed" } else { "signed" };
     let signatures = match outcome.signatures {
         1 => "1 signature".to_owned(),

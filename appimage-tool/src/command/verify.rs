@@ -7,8 +7,8 @@ use crate::failure::Failure;
 
 pub(crate) fn run(arguments: &Verify) -> Result<String, Failure> {
     let policy = TrustPolicy::load(&arguments.trust)?;
-    let image = UnverifiedImage::open_file(&arguments.file)?;
-    let image = image.verify(&policy).map_err(|error| {
+    let image = UnverifiedImage::open_file(&arguments.file).map_err(VerifyError::from);
+    let image = image.and_then(|image| image.verify(&policy)).map_err(|error| {
         let hint = match &error {
             VerifyError::Unsigned => {
                 Some(format!("appimage-tool sign {} --key KEY", arguments.file.display()))
@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &Verify) -> Result<String, Failure> {
             ),
             _ => None,
         };
-        let failure = Failure::from(error);
+        let failure = Failure::from(error).in_file(&arguments.file);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
