@@ -36,11 +36,8 @@ mod serve;
 mod stream;
 mod url;
 
-pub use request::Request;
+pub use request::{Headers, Request};
 pub use response::{IntoResponse, Response};
 #[doc(hidden)]
 pub use serve::{Handler, serve};
 pub use wasip2;
-
-/// Names of methods and headers as bytes: what HTTP allows them to be.
-pub type Headers = Vec<(String, Vec<u8>)>;

@@ -1,7 +1,9 @@
 //! A request as the handler sees it: whole, with nothing left to read.
 
-use crate::Headers;
 use crate::url::decode;
+
+/// Headers by name, in order; values are bytes, as HTTP allows.
+pub type Headers = Vec<(String, Vec<u8>)>;
 
 /// One request. In a partition it is a query where the method is GET, HEAD or OPTIONS (it can't write), else a
 /// command.

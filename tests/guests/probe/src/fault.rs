@@ -49,7 +49,7 @@ pub fn trap(kind: &str, turns: u64) -> ! {
     match kind {
         "panic" => panic!("the probe was asked to panic"),
         "divide" => {
-            let zero = black_box(sum & 0);
+            let zero = black_box(0_u64);
             // SAFETY: not sound on purpose; without the compiler's own check the instruction itself traps.
             let divisor = unsafe { std::num::NonZeroU64::new_unchecked(zero) };
             let quotient = sum / divisor;
