@@ -71,6 +71,9 @@ impl Server {
     }
 }
 
+/// Whether an error is the one that was expected.
+type Expected = fn(&Error) -> bool;
+
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -246,7 +249,7 @@ async fn requests_that_are_too_large_or_open_a_tunnel_are_refused() {
 async fn answers_that_break_the_protocol_or_its_bounds_are_errors() {
     let long = |bytes| format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(bytes));
     let many: String = (0..200).map(|n| format!("x-{n}: x\r\n")).collect();
-    let cases: [(String, fn(&Error) -> bool); 7] = [
+    let cases: [(String, Expected); 7] = [
         (long(70_000), |error| matches!(error, Error::HttpResponseHeaderSectionSize(_))),
         (long(1_000_000), |error| matches!(error, Error::HttpResponseHeaderSectionSize(_))),
         (format!("HTTP/1.1 200 OK\r\n{many}\r\n"), |error| {

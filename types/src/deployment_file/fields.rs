@@ -110,9 +110,10 @@ impl Reader {
             }
             Value::Text(text) => {
                 let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-                let meant = (digits > 0)
-                    .then(|| format!("; did you mean `{}`?", &text[..digits]))
-                    .unwrap_or_default();
+                let meant = match digits {
+                    0 => String::new(),
+                    _ => format!("; did you mean `{}`?", &text[..digits]),
+                };
                 let advice = format!("write a whole number{unit}, without quotes and unit{meant}");
                 self.refuse_kind(node, path, "a number", advice);
             }
