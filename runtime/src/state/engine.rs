@@ -55,6 +55,12 @@ pub trait PartitionState: Send + Sync {
     /// Where the state can't be read.
     fn stored_bytes(&self) -> Result<ByteSize, ReadError>;
 
+    /// Sum of the meters of all its records.
+    ///
+    /// # Errors
+    /// Where the state can't be read.
+    fn meter(&self) -> Result<Meter, ReadError>;
+
     /// What was committed until now. It holds old versions on the disk while it lives, so keep it short.
     ///
     /// # Errors

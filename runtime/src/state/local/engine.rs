@@ -137,6 +137,11 @@ impl StateEngine for LocalEngine {
 }
 
 impl LocalEngine {
+    #[cfg(test)]
+    pub(super) fn view(&self) -> Result<View, ReadError> {
+        self.shared.view()
+    }
+
     /// Asks the committer; `None` when it has stopped.
     fn ask<T>(&self, job: Job, answer: &Receiver<T>) -> Option<T> {
         if self.shared.send(job) { answer.recv().ok() } else { None }

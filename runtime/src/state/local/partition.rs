@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hvm_types::{ByteSize, Digest, Epoch, Sequence};
+use hvm_types::{ByteSize, Digest, Epoch, Meter, Sequence};
 
 use super::codec::unseal;
 use super::layout::{AnswerEntry, Number};
 use super::shared::{Cell, CommitJob, Shared};
-use super::stage::corrupt;
+use super::stage::{corrupt, read_head};
 use super::store::View;
 use crate::state::{
     CommitFuture, CommitRecord, IdempotencyKey, KeyPage, MAX_BUCKET_BYTES, MAX_PAGE_KEYS, PartitionState,
@@ -45,6 +45,13 @@ impl PartitionState for LocalPartition {
     fn stored_bytes(&self) -> Result<ByteSize, ReadError> {
         self.cell.check(self.epoch)?;
         Ok(ByteSize(self.cell.stored()))
+    }
+
+    fn meter(&self) -> Result<Meter, ReadError> {
+        self.cell.check(self.epoch)?;
+        let head = read_head(&self.shared.view()?, self.cell.number)?;
+        head.map(|head| head.meter)
+            .ok_or_else(|| ReadError::Corrupt { what: "a partition has no head".to_owned() })
     }
 
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, ReadError> {

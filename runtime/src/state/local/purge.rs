@@ -122,3 +122,66 @@ fn wait_for_readers(store: &Store) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use hvm_types::{ByteSize, Epoch, Meter, ReplicaId};
+
+    use super::*;
+    use crate::state::local::{LocalConfig, LocalEngine};
+    use crate::state::{CommitRecord, StateEngine, WriteSet};
+
+    const KEYS: usize = 4_500;
+
+    fn engine_with_keys(directory: &std::path::Path, id: &ReplicaId) -> LocalEngine {
+        let engine = LocalEngine::start(LocalConfig::new(directory)).expect("the engine starts");
+        let partition = engine.open(id, Epoch(1)).expect("the partition opens");
+        let mut writes = WriteSet::default();
+        for key in 0..KEYS {
+            writes.put("default", &key.to_string(), bytes::Bytes::from_static(b"value"));
+        }
+        let quota = ByteSize::mib(1);
+        let record =
+            CommitRecord { writes, idempotency: None, meter: Meter::default(), quota, unix_millis: 0 };
+        partition.commit(record).wait().expect("the record is committed");
+        engine
+    }
+
+    fn keys_left(engine: &LocalEngine) -> usize {
+        let view = engine.view().expect("a view");
+        // The first partition of a database has the number 1.
+        view.keys(&Number(1).everything(), None).count() + view.keys(&layout::purges(), None).count()
+    }
+
+    fn wait_until_purged(engine: &LocalEngine) {
+        let started = Instant::now();
+        while keys_left(engine) > 0 {
+            assert!(started.elapsed() < Duration::from_secs(30), "{} keys are left", keys_left(engine));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_removed_partitions_keys_are_purged_in_the_background() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let id: ReplicaId = "ledger/accounts/0".parse().expect("a valid id");
+        let engine = engine_with_keys(directory.path(), &id);
+        assert!(keys_left(&engine) >= KEYS);
+        engine.remove(&id).expect("the partition is removed");
+        wait_until_purged(&engine);
+    }
+
+    #[test]
+    fn a_purge_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let id: ReplicaId = "ledger/accounts/0".parse().expect("a valid id");
+        let engine = engine_with_keys(directory.path(), &id);
+        engine.remove(&id).expect("the partition is removed");
+        drop(engine);
+        wait_until_purged(
+            &LocalEngine::start(LocalConfig::new(directory.path())).expect("the engine starts"),
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the state engines: one conformance suite for all, and what only the local engine promises.
+
+mod bed;
+mod conformance;
+mod crash;
+mod local;
+mod model;
