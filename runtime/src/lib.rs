@@ -1,4 +1,61 @@
-//! The HVM: runs partitions of apps as WebAssembly components.
+//! The HVM: runs partitions of apps as WebAssembly components, each isolated, limited and metered, with durable
+//! state that has one writer.
+//!
+//! It is a library first. `examples/embed.rs` shows the whole of it:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use hvm_runtime::state::{LocalConfig, LocalEngine};
+//! use hvm_runtime::{Hvm, HvmConfig, PartitionSpec, RequestBody};
+//!
+//! # async fn embed() -> Result<(), Box<dyn std::error::Error>> {
+//! let state = Arc::new(LocalEngine::start(LocalConfig::new("data/state"))?);
+//! let hvm = Hvm::start(HvmConfig::new("data/code"), state)?;
+//! let module = hvm.compile(std::fs::read("hello.wasm")?.into()).await?;
+//! let id = "hello/web/0".parse()?;
+//! hvm.open(PartitionSpec::new(id, module)).await?;
+//!
+//! let request = http::Request::get("/").body(RequestBody::empty())?;
+//! let response = hvm.request(&"hello/web/0".parse()?, request).await?;
+//! println!("{} {:?}", response.status(), response.into_body().collect().await?);
+//! hvm.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! How it works inside, from the edge inwards: [`Hvm`] hands a request to the worker that owns the partition;
+//! `partition` lets it wait its turn, runs it in a `guest` instance, and commits what it did to the [`state`]
+//! before the answer leaves. `capability` and [`egress`] are what a guest can reach. `module` compiles.
 
+mod body;
+mod capability;
+mod config;
 pub mod egress;
+mod engine;
+mod error;
+mod guest;
+mod host;
+mod host_check;
+mod hvm;
+mod log;
+mod memory;
+mod meter;
+mod module;
+mod observe;
+mod observed;
+mod partition;
+mod request_error;
+mod spec;
 pub mod state;
+mod ticker;
+mod worker;
+
+pub use body::{BodyError, RequestBody, ResponseBody};
+pub use config::HvmConfig;
+pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped};
+pub use hvm::Hvm;
+pub use log::{LogLevel, LogLine, LogSink, LogSource, TracingSink};
+pub use module::Module;
+pub use observe::{Doing, PartitionStatus, PartitionUsage, Usage};
+pub use request_error::{RequestError, Trap};
+pub use spec::PartitionSpec;
+pub use worker::WorkerHandle;

@@ -1,0 +1,115 @@
+//! The log of one partition: what its guest writes, cut into lines of bounded length and bounded in rate, so
+//! that a guest that logs without end fills neither disk nor pipe.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hvm_types::ReplicaId;
+
+use crate::{LogLevel, LogLine, LogSink, LogSource};
+
+/// Lines of guests that are kept per second and partition.
+const LINES_PER_SECOND: u32 = 1_000;
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Where the lines of one partition go.
+pub(crate) struct PartitionLog {
+    id: ReplicaId,
+    sink: Arc<dyn LogSink>,
+    rate: Mutex<Rate>,
+}
+
+struct Rate {
+    window_began: Instant,
+    lines: u32,
+    dropped: u64,
+}
+
+impl PartitionLog {
+    pub(crate) fn new(id: ReplicaId, sink: Arc<dyn LogSink>) -> Arc<Self> {
+        let rate = Mutex::new(Rate { window_began: Instant::now(), lines: 0, dropped: 0 });
+        Arc::new(Self { id, sink, rate })
+    }
+
+    /// Writes what a guest said, line by line, as far as its rate allows.
+    pub(crate) fn guest(&self, level: LogLevel, source: LogSource, text: &str) {
+        for line in text.lines() {
+            let (admitted, dropped) = self.admit(Instant::now());
+            if dropped > 0 {
+                self.host(
+                    LogLevel::Warn,
+                    &format!("{dropped} lines were dropped: more than {LINES_PER_SECOND} in a second"),
+                );
+            }
+            if admitted {
+                self.write(level, source, cut(line));
+            }
+        }
+    }
+
+    /// Writes a line of the HVM itself.
+    pub(crate) fn host(&self, level: LogLevel, text: &str) {
+        self.write(level, LogSource::Hvm, cut(text));
+    }
+
+    fn write(&self, level: LogLevel, source: LogSource, text: String) {
+        let line = LogLine { unix_millis: unix_millis(), level, source, text };
+        self.sink.write(&self.id, line);
+    }
+
+    /// Whether one more line may pass, and how many did not in the second before.
+    fn admit(&self, now: Instant) -> (bool, u64) {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dropped = 0;
+        if now.duration_since(rate.window_began) >= WINDOW {
+            dropped = std::mem::take(&mut rate.dropped);
+            rate.window_began = now;
+            rate.lines = 0;
+        }
+        if rate.lines == LINES_PER_SECOND {
+            rate.dropped += 1;
+            return (false, dropped);
+        }
+        rate.lines += 1;
+        (true, dropped)
+    }
+}
+
+/// The time that log lines and commits carry.
+pub(crate) fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn cut(line: &str) -> String {
+    if line.len() <= LogLine::MAX_BYTES {
+        return line.to_owned();
+    }
+    let end = line.floor_char_boundary(LogLine::MAX_BYTES - '…'.len_utf8());
+    format!("{}…", &line[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TracingSink;
+
+    #[test]
+    fn a_second_takes_so_many_lines_and_counts_the_others() {
+        let id = "d/g/0".parse().expect("a valid id");
+        let log = PartitionLog::new(id, Arc::new(TracingSink));
+        let start = Instant::now();
+        for _ in 0..LINES_PER_SECOND {
+            assert_eq!(log.admit(start), (true, 0));
+        }
+        assert_eq!(log.admit(start), (false, 0));
+        assert_eq!(log.admit(start), (false, 0));
+        assert_eq!(log.admit(start + WINDOW), (true, 2));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_at_a_character() {
+        let cut = cut(&"ä".repeat(LogLine::MAX_BYTES));
+        assert!(cut.len() <= LogLine::MAX_BYTES && cut.ends_with("ä…"), "{} bytes", cut.len());
+    }
+}

@@ -1,0 +1,67 @@
+//! How an HVM is set up. All of it has a default but the directory for compiled code.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hvm_types::ByteSize;
+
+use crate::{LogSink, TracingSink};
+
+/// How an HVM is set up.
+#[derive(Clone)]
+pub struct HvmConfig {
+    /// Threads that run partitions; each partition lives on one of them. Default: one per core.
+    pub workers: NonZeroUsize,
+    /// Directory for compiled components. It is made with mode 0700 and must belong to this user alone.
+    pub code_cache: PathBuf,
+    /// Most bytes that the directory may hold; the oldest go first. Default: 1 GiB.
+    pub code_cache_size: ByteSize,
+    /// Memory that all partitions may hold together. Default: half of the host's.
+    pub memory: ByteSize,
+    /// Most instances in memory at the same time; one more waits until another can go. Each needs about
+    /// eight memory mappings (`vm.max_map_count`) and 4 GiB of reserved address space. Default: 1,024.
+    pub max_instances: u32,
+    /// Largest component that is compiled. Default: 64 MiB.
+    pub max_component: ByteSize,
+    /// A partition without requests for this long keeps no instance. Default: 60 s.
+    pub hibernate_after: Duration,
+    /// Queries of one partition that run at the same time. Default: 8.
+    pub queries_per_partition: u32,
+    /// Requests of one stateless replica that run at the same time. Default: 16.
+    pub requests_per_replica: u32,
+    /// Where the lines of partitions go. Default: to `tracing`.
+    pub log: Arc<dyn LogSink>,
+}
+
+impl HvmConfig {
+    /// A setting that suits this host, with compiled code in `code_cache`.
+    #[must_use]
+    pub fn new(code_cache: impl Into<PathBuf>) -> Self {
+        Self {
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            code_cache: code_cache.into(),
+            code_cache_size: ByteSize::mib(1024),
+            memory: ByteSize(crate::host_check::memory_of_host().0 / 2),
+            max_instances: 1024,
+            max_component: ByteSize::mib(64),
+            hibernate_after: Duration::from_secs(60),
+            queries_per_partition: 8,
+            requests_per_replica: 16,
+            log: Arc::new(TracingSink),
+        }
+    }
+}
+
+impl fmt::Debug for HvmConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HvmConfig")
+            .field("workers", &self.workers)
+            .field("code_cache", &self.code_cache)
+            .field("memory", &self.memory)
+            .field("max_instances", &self.max_instances)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,82 @@
+//! The one engine profile: how components are compiled and where their instances live.
+//!
+//! Why it is as it is stands in `docs/decisions/0020-hvm-execution.md`.
+
+use hvm_types::ByteSize;
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::StartError;
+use crate::memory::{MAX_MEMORIES, MAX_TABLES};
+
+/// Stack of a guest; what exceeds it is a trap.
+const WASM_STACK: usize = 1 << 20;
+/// Stack of the fiber that a guest runs on: the guest's and what host functions need.
+const FIBER_STACK: usize = 2 << 20;
+/// Most elements of a table. Large JavaScript engines use about 20,000.
+pub(crate) const TABLE_ELEMENTS: usize = 65_536;
+/// Largest linear memory: all that 32-bit addresses reach.
+const MEMORY: usize = 4 << 30;
+/// Slots that keep their pages when their instance goes, so that the next one starts warm.
+const WARM_SLOTS: u32 = 64;
+/// Bytes of a warm slot that stay resident: they are zeroed instead of returned to the system.
+const WARM_BYTES: usize = 1 << 20;
+/// Bytes of a warm slot's table and stack that stay resident.
+const WARM_TABLE_BYTES: usize = 64 << 10;
+/// Bytes of metadata of one instance.
+const INSTANCE_METADATA: usize = 1 << 20;
+/// Core modules in one component.
+const CORE_INSTANCES: u32 = 64;
+/// Tables that an admission permit stands for; a component with more takes several permits.
+pub(crate) const TABLES_PER_PERMIT: u32 = 4;
+/// Memories that an admission permit stands for.
+pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
+
+/// Makes the engine with room for this many instances.
+pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
+    crate::host_check::check(instances)?;
+    let mut config = Config::new();
+    config
+        // Epochs, never fuel: both together slow a guest down twice.
+        .epoch_interruption(true)
+        .consume_fuel(false)
+        // WASI 0.2 has no concurrent calls; without the machinery for them a call costs a third.
+        .concurrency_support(false)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(FIBER_STACK)
+        // Shared memories can't be limited, and a garbage-collected heap is not counted.
+        .wasm_threads(false)
+        .gc_support(false)
+        .memory_init_cow(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
+}
+
+fn pool(instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(MEMORIES_PER_PERMIT))
+        .total_tables(instances.saturating_mul(TABLES_PER_PERMIT))
+        // A store keeps the stack of its last call, and needs a second one for a moment while it starts.
+        .total_stacks(instances.saturating_mul(2))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_TABLES)
+        .max_tables_per_module(MAX_TABLES)
+        .max_memories_per_module(MAX_MEMORIES)
+        .max_component_instance_size(INSTANCE_METADATA)
+        .max_core_instance_size(INSTANCE_METADATA)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(MEMORY)
+        .max_unused_warm_slots(WARM_SLOTS.min(instances))
+        .linear_memory_keep_resident(WARM_BYTES)
+        .table_keep_resident(WARM_TABLE_BYTES)
+        .async_stack_keep_resident(WARM_TABLE_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// What one linear memory may have at most.
+pub(crate) const fn max_memory() -> ByteSize {
+    ByteSize(MEMORY as u64)
+}

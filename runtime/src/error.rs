@@ -1,0 +1,237 @@
+//! Why an HVM could not start, compile, open, upgrade or close. Why a request failed is in
+//! [`crate::RequestError`].
+
+use std::io;
+use std::path::PathBuf;
+
+use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId};
+
+/// Why an HVM could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The host allows too few memory mappings for the instances asked for.
+    #[error(
+        "start {instances} instances: they need {needed} memory mappings and the host allows {allowed}; \
+         run `sysctl -w vm.max_map_count={needed}` or lower `max_instances` to {possible}"
+    )]
+    MapCount {
+        /// Instances asked for.
+        instances: u32,
+        /// Mappings needed.
+        needed: u64,
+        /// Mappings allowed.
+        allowed: u64,
+        /// Instances that would fit.
+        possible: u64,
+    },
+    /// The process may not reserve enough address space.
+    #[error(
+        "start {instances} instances: they reserve {needed} of address space and the process may have {allowed}; \
+         raise the limit (`ulimit -v`) or lower `max_instances`"
+    )]
+    AddressSpace {
+        /// Instances asked for.
+        instances: u32,
+        /// Address space needed.
+        needed: ByteSize,
+        /// Address space allowed.
+        allowed: ByteSize,
+    },
+    /// The engine refused its settings.
+    #[error("start the WebAssembly engine for {instances} instances: {reason}; lower `max_instances`")]
+    Engine {
+        /// Instances asked for.
+        instances: u32,
+        /// Why.
+        reason: String,
+    },
+    /// The directory for compiled code can't be used.
+    #[error("use {} for compiled code: {reason}", path.display())]
+    CodeCache {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A thread could not be started.
+    #[error("start worker thread {worker}")]
+    Worker {
+        /// Its number.
+        worker: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a component was not compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// It is larger than allowed.
+    #[error("compile {digest}: it has {size}, more than the {limit} allowed")]
+    TooLarge {
+        /// The component.
+        digest: Digest,
+        /// Its size.
+        size: ByteSize,
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// It is no component.
+    #[error("compile {digest}: it is no WebAssembly component: {reason}")]
+    NotAComponent {
+        /// What was given.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It imports what nobody offers.
+    #[error(
+        "compile {digest}: it imports `{import}`, which this host does not offer; it offers WASI 0.2, \
+         wasi:keyvalue@0.2.0-draft, wasi:config@0.2.0-rc.1 and wasi:logging@0.1.0-draft"
+    )]
+    UnknownImport {
+        /// The component.
+        digest: Digest,
+        /// The import.
+        import: String,
+    },
+    /// It exports no request handler.
+    #[error("compile {digest}: it exports no `wasi:http/incoming-handler@0.2`, so it can't answer requests")]
+    NoHandler {
+        /// The component.
+        digest: Digest,
+    },
+    /// It does not fit an instance slot.
+    #[error("compile {digest}: an instance needs {what}, more than the {limit} that a slot has")]
+    DoesNotFit {
+        /// The component.
+        digest: Digest,
+        /// What it needs.
+        what: String,
+        /// What there is.
+        limit: String,
+    },
+    /// The compiler or the linker refused it.
+    #[error("compile {digest}: {reason}")]
+    Refused {
+        /// The component.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
+    /// The HVM is stopping.
+    #[error("compile {digest}: the HVM is stopping")]
+    Stopped {
+        /// The component.
+        digest: Digest,
+    },
+}
+
+/// A capability that a component imports and that was not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the component imports `{import}`, which needs the capability `{capability}`: it is not granted")]
+pub struct NotGranted {
+    /// The import.
+    pub import: String,
+    /// What it needs.
+    pub capability: Capability,
+}
+
+/// Why a partition was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It is open already.
+    #[error("open {id}: it is open already; close it first, or upgrade it")]
+    AlreadyOpen {
+        /// The partition.
+        id: ReplicaId,
+    },
+    /// Its component needs what it was not granted.
+    #[error("open {id}: {source}")]
+    NotGranted {
+        /// The partition.
+        id: ReplicaId,
+        /// What.
+        source: NotGranted,
+    },
+    /// Its grants or resources make no sense.
+    #[error("open {id}: {reason}")]
+    Invalid {
+        /// The partition.
+        id: ReplicaId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Its state could not be opened.
+    #[error("{0}")]
+    State(#[from] crate::state::OpenError),
+    /// No instance of it could be made.
+    #[error("open {id}: its component does not start: {reason}")]
+    Instance {
+        /// The partition.
+        id: ReplicaId,
+        /// Why not.
+        reason: String,
+    },
+    /// The HVM is stopping.
+    #[error("open {id}: the HVM is stopping")]
+    Stopped {
+        /// The partition.
+        id: ReplicaId,
+    },
+}
+
+impl OpenError {
+    /// The newer epoch, where the partition belongs to another owner.
+    #[must_use]
+    pub const fn fenced_by(&self) -> Option<Epoch> {
+        match self {
+            Self::State(crate::state::OpenError::Fenced { newest, .. }) => Some(*newest),
+            _ => None,
+        }
+    }
+}
+
+/// Why a partition was not upgraded. What ran before goes on, unless it was fenced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeError {
+    /// It is not open.
+    #[error("upgrade {id}: it does not run here; open it")]
+    Unknown {
+        /// The partition.
+        id: ReplicaId,
+    },
+    /// It is being closed or has failed.
+    #[error("upgrade {id}: it is {state}; close it and open it again")]
+    NotServing {
+        /// The partition.
+        id: ReplicaId,
+        /// Its state.
+        state: String,
+    },
+    /// A partition can't become stateless, nor a replica a partition.
+    #[error("upgrade {id}: a partition with state can't become a replica without, nor the other way round")]
+    StateChange {
+        /// The partition.
+        id: ReplicaId,
+    },
+    /// The new version could not be prepared.
+    #[error("upgrade: {0}")]
+    Open(#[from] OpenError),
+}
+
+/// Why a partition was not closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseError {
+    /// It is not open.
+    #[error("close {id}: it does not run here")]
+    Unknown {
+        /// The partition.
+        id: ReplicaId,
+    },
+}
+
+/// The worker has stopped, and with it the HVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the HVM has stopped")]
+pub struct WorkerStopped;

@@ -1,0 +1,108 @@
+//! One instance of a component in memory: its store, its exports and its place in the pool.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi_http::p2::bindings::Proxy;
+
+use super::{GuestSettings, GuestState};
+use crate::capability::{Access, Effects};
+use crate::{Module, Trap};
+
+/// Epochs that a guest runs before it gives way to the worker's other work: the next tick.
+const EPOCHS_PER_TURN: u64 = 1;
+
+/// One instance of a component.
+pub(crate) struct Instance {
+    // Order matters: the store's slot in the pool is free before the permit is.
+    pub(crate) store: Store<GuestState>,
+    pub(crate) proxy: Proxy,
+    /// When it answered its last request.
+    pub(crate) idle_since: Instant,
+    _counted: Counted,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why no instance could be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{trap}")]
+pub(crate) struct InstanceError {
+    pub(crate) trap: Trap,
+}
+
+/// Counts an instance while it lives.
+struct Counted(Arc<AtomicU32>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Instance {
+    /// Makes an instance. The guest's start code runs in it, preempted like any guest.
+    pub(crate) async fn new(
+        module: &Module,
+        settings: &GuestSettings,
+        permit: OwnedSemaphorePermit,
+        count: &Arc<AtomicU32>,
+    ) -> Result<Self, InstanceError> {
+        count.fetch_add(1, Relaxed);
+        let counted = Counted(Arc::clone(count));
+        let pre = module.pre();
+        let mut store = Store::new(pre.engine(), GuestState::new(settings));
+        store.limiter(|state| &mut state.limiter);
+        store.set_epoch_deadline(EPOCHS_PER_TURN);
+        // `yield_now` lets the worker look at its sockets and timers before the guest goes on; a plain yield
+        // would put the guest back at the end of the same queue. Whoever runs the guest stops it at its
+        // deadline by dropping the call.
+        store.epoch_deadline_callback(|_| {
+            Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
+        });
+        let proxy = pre
+            .instantiate_async(&mut store)
+            .await
+            .map_err(|error| InstanceError { trap: Trap::of(&error, store.data()) })?;
+        Ok(Self { store, proxy, idle_since: Instant::now(), _counted: counted, _permit: permit })
+    }
+}
+
+impl Instance {
+    /// A request begins that may do this with the state.
+    pub(crate) fn begin(&mut self, access: Access) {
+        self.store.set_epoch_deadline(EPOCHS_PER_TURN);
+        let state = self.store.data_mut();
+        state.limiter.begin_request();
+        state.outgoing.begin(access == Access::Command);
+        state.keyvalue.begin(access);
+    }
+
+    /// The request has ended, well or not; returns what it did to the state.
+    pub(crate) fn end(&mut self) -> Effects {
+        let state = self.store.data_mut();
+        state.keyvalue.end(&mut state.limiter)
+    }
+}
+
+impl Trap {
+    /// What stopped a guest. A limit that it ran into explains the trap that followed.
+    pub(crate) fn of(error: &wasmtime::Error, state: &GuestState) -> Self {
+        if let Some(denied) = state.limiter.denied() {
+            return denied;
+        }
+        if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
+            return Self::Exit;
+        }
+        if let Some(wasmtime::component::ResourceTableError::Full) = error.downcast_ref() {
+            return Self::Resources { limit: super::MAX_RESOURCES };
+        }
+        match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::StackOverflow) => Self::Stack,
+            Some(trap) => Self::Wasm { reason: trap.to_string() },
+            None => Self::Wasm { reason: error.root_cause().to_string() },
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! A guest: what one instance of a component holds on the host's side, and how a request passes through it.
+
+mod call;
+mod instance;
+mod linker;
+mod outgoing;
+
+pub(crate) use call::{answer_whole, stream_answer};
+pub(crate) use instance::Instance;
+pub(crate) use linker::linker;
+pub(crate) use outgoing::{Outgoing, OutgoingPolicy};
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog};
+use crate::memory::{Limiter, MemoryAccount};
+
+/// Most handles of host resources that an instance may hold.
+pub(crate) const MAX_RESOURCES: usize = 10_000;
+/// An instance that holds more than this after a request is not used again: it leaks.
+const MAX_KEPT_RESOURCES: usize = 256;
+/// Most random bytes in one call.
+const MAX_RANDOM_BYTES: u64 = 1 << 20;
+/// Most bytes of header fields in one collection, in memory.
+const MAX_FIELD_BYTES: usize = 128 << 10;
+
+/// The host's side of one instance.
+pub(crate) struct GuestState {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) limiter: Limiter,
+    pub(crate) keyvalue: Keyvalue,
+    config: Config,
+    log: Arc<PartitionLog>,
+}
+
+/// What the instances of one partition have in common.
+#[derive(Clone)]
+pub(crate) struct GuestSettings {
+    pub(crate) env: Arc<std::collections::BTreeMap<String, String>>,
+    pub(crate) config_granted: bool,
+    pub(crate) stores: Arc<[String]>,
+    pub(crate) state: Option<Arc<dyn crate::state::PartitionState>>,
+    pub(crate) outgoing: Arc<OutgoingPolicy>,
+    pub(crate) memory: Arc<MemoryAccount>,
+    pub(crate) log: Arc<PartitionLog>,
+}
+
+impl GuestState {
+    /// The host's side of a new instance: the deployment's environment, output to the log, and nothing else
+    /// of WASI: no arguments, no files, no sockets, closed input.
+    pub(crate) fn new(settings: &GuestSettings) -> Self {
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(GuestOutput::stdout(&settings.log))
+            .stderr(GuestOutput::stderr(&settings.log))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .max_random_size(MAX_RANDOM_BYTES);
+        for (name, value) in settings.env.iter() {
+            wasi.env(name, value);
+        }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(MAX_FIELD_BYTES);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self {
+            table,
+            wasi: wasi.build(),
+            http,
+            outgoing: Outgoing::new(Arc::clone(&settings.outgoing)),
+            limiter: Limiter::new(Arc::clone(&settings.memory)),
+            keyvalue: Keyvalue::new(Arc::clone(&settings.stores), settings.state.clone()),
+            config: Config(settings.config_granted.then(|| Arc::clone(&settings.env))),
+            log: Arc::clone(&settings.log),
+        }
+    }
+
+    pub(crate) fn keyvalue(&mut self) -> KeyvalueView<'_> {
+        KeyvalueView { keyvalue: &mut self.keyvalue, table: &mut self.table, limiter: &mut self.limiter }
+    }
+
+    pub(crate) fn config(&mut self) -> ConfigView<'_> {
+        ConfigView(&self.config)
+    }
+
+    pub(crate) fn logging(&mut self) -> LoggingView<'_> {
+        LoggingView(&self.log)
+    }
+
+    /// Whether a response body is still open: the guest returned without finishing it.
+    fn has_open_body(&mut self) -> bool {
+        self.table.iter_mut().any(|entry| entry.is::<HostOutgoingBody>())
+    }
+
+    /// Whether so few resources were left behind that the instance can serve on.
+    pub(crate) fn is_reusable(&mut self) -> bool {
+        self.table.iter_mut().nth(MAX_KEPT_RESOURCES).is_none()
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
+    }
+}

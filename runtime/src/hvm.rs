@@ -1,0 +1,244 @@
+//! The HVM as an embedder holds it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hvm_types::{Meter, ReplicaId};
+use tokio::sync::{oneshot, watch};
+
+use crate::host::Host;
+use crate::module::{CodeCache, Compiler};
+use crate::partition::{self, Reply};
+use crate::state::StateEngine;
+use crate::ticker::Ticker;
+use crate::worker::{self, Local, WorkerHandle};
+use crate::{
+    CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus, RequestBody,
+    RequestError, ResponseBody, StartError, UpgradeError, Usage,
+};
+
+/// Runs partitions of apps. Clones are handles to the same HVM; it stops when [`Hvm::shutdown`] is called or
+/// the last handle goes.
+#[derive(Clone)]
+pub struct Hvm(Arc<Running>);
+
+struct Running {
+    host: Arc<Host>,
+    stop: watch::Sender<bool>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ticker: Mutex<Option<Ticker>>,
+}
+
+impl Hvm {
+    /// Starts an HVM whose partitions keep their state in `state`.
+    ///
+    /// # Errors
+    /// Where this host can't carry what the settings ask for. The error says what to change.
+    pub fn start(config: HvmConfig, state: Arc<dyn StateEngine>) -> Result<Self, StartError> {
+        let instances = config.max_instances;
+        let engine = crate::engine::build(instances)?;
+        let cache = CodeCache::open(&config.code_cache, config.code_cache_size, &engine)?;
+        let linker = crate::guest::linker(&engine)
+            .map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })?;
+        let compiler = Compiler::new(engine.clone(), linker, cache, config.max_component);
+        let workers = config.workers.get();
+        let host = Arc::new(Host::new(config, engine.clone(), compiler, state));
+        let wakefulness = Arc::clone(&host.wakefulness);
+        let start_error = |worker| move |source| StartError::Worker { worker, source };
+        let ticker = Ticker::start(engine, Arc::clone(&wakefulness)).map_err(start_error(workers))?;
+        let (handles, intakes) = worker::prepare(workers);
+        host.workers.get_or_init(|| handles);
+        let (stop, stopped) = watch::channel(false);
+        let mut threads = Vec::with_capacity(workers);
+        for (index, intake) in intakes.into_iter().enumerate() {
+            let thread = worker::start(intake, Arc::clone(&host), Arc::clone(&wakefulness), stopped.clone())
+                .map_err(start_error(index))?;
+            threads.push(thread);
+        }
+        Ok(Self(Arc::new(Running {
+            host,
+            stop,
+            threads: Mutex::new(threads),
+            ticker: Mutex::new(Some(ticker)),
+        })))
+    }
+
+    /// Makes a module of a component, from the cache where its compiled code is there. Compiling runs on a
+    /// thread of its own, one component at a time.
+    ///
+    /// # Errors
+    /// When it is no component, imports what nobody offers, or can't be compiled.
+    pub async fn compile(&self, component: Bytes) -> Result<Module, CompileError> {
+        Arc::clone(&self.0.host.compiler).compile(component).await
+    }
+
+    /// Opens a partition or starts a stateless replica. When this returns, it serves.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing of the partition is left then.
+    pub async fn open(&self, spec: PartitionSpec) -> Result<(), OpenError> {
+        let id = spec.id.clone();
+        let worker = self.worker_of(&id);
+        worker
+            .call(move |local| partition::open(Arc::clone(&local.host), spec))
+            .await
+            .unwrap_or(Err(OpenError::Stopped { id }))
+    }
+
+    /// Replaces what a partition runs. The new version is made ready beside the old one and takes over between
+    /// two commands; requests wait meanwhile, and none fails. Where it can't be made ready, the old version
+    /// goes on.
+    ///
+    /// # Errors
+    /// See [`UpgradeError`].
+    pub async fn upgrade(&self, spec: PartitionSpec) -> Result<(), UpgradeError> {
+        let id = spec.id.clone();
+        let worker = self.worker_of(&id);
+        worker
+            .call(move |_| partition::upgrade(spec))
+            .await
+            .unwrap_or(Err(UpgradeError::Open(OpenError::Stopped { id })))
+    }
+
+    /// Closes a partition: it takes nothing new, finishes the requests it has accepted, and goes. Its state
+    /// stays where it is.
+    ///
+    /// # Errors
+    /// When it is not open.
+    pub async fn close(&self, id: &ReplicaId) -> Result<(), CloseError> {
+        let worker = self.worker_of(id);
+        let id = id.clone();
+        let unknown = CloseError::Unknown { id: id.clone() };
+        worker.call(move |_| partition::close(id)).await.unwrap_or(Err(unknown))
+    }
+
+    /// Lets a partition answer a request. May be called from any thread; on the worker that owns the partition
+    /// nothing is handed over.
+    ///
+    /// The response of a command is whole and durable when this returns. That of a query or of a stateless
+    /// replica goes on while its body is read; where the guest fails half-way, the body ends with an error.
+    ///
+    /// # Errors
+    /// See [`RequestError`], which knows the HTTP status that fits it.
+    pub async fn request(
+        &self,
+        id: &ReplicaId,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        self.hand_over(id, request, sender).await?;
+        receiver.await.unwrap_or(Err(RequestError::Stopped))
+    }
+
+    async fn hand_over(
+        &self,
+        id: &ReplicaId,
+        request: Request<RequestBody>,
+        reply: Reply,
+    ) -> Result<(), RequestError> {
+        let index = self.0.host.worker_of(id);
+        // What is local may not live across an await: the future can be sent to other threads.
+        if let Some(local) = Local::here(&self.0.host, index) {
+            partition::accept(&local, id, request, reply);
+            return Ok(());
+        }
+        let id = id.clone();
+        self.worker(index)
+            .order(Box::new(move |local| partition::accept(local, &id, request, reply)))
+            .await
+            .map_err(|_| RequestError::Stopped)
+    }
+
+    /// All partitions as they are now, sorted by id. Never waits for a guest.
+    #[must_use]
+    pub fn observe(&self) -> Vec<PartitionStatus> {
+        self.0.host.observe().iter().map(|observed| observed.status()).collect()
+    }
+
+    /// What was used. A partition's processor time is up to date to a tenth of a second.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let observed = self.0.host.observe();
+        let partitions: Vec<_> = observed.iter().map(|observed| observed.usage()).collect();
+        let (closed, closed_cpu) = self.0.host.closed();
+        let in_partitions: Duration = observed
+            .iter()
+            .zip(&partitions)
+            .map(|(observed, usage)| observed.cpu_since_start(&usage.meter))
+            .sum();
+        let cpu = worker::process_cpu().saturating_sub(in_partitions).saturating_sub(closed_cpu);
+        Usage { partitions, closed, host: Meter { cpu, ..Meter::default() } }
+    }
+
+    /// The workers, to run an ingress beside the partitions.
+    #[must_use]
+    pub fn workers(&self) -> &[WorkerHandle] {
+        self.0.host.workers()
+    }
+
+    /// Closes all partitions, each as [`Hvm::close`] does, and stops the workers. Other handles see an HVM
+    /// that has stopped.
+    pub async fn shutdown(self) {
+        let ids: Vec<_> = self.0.host.observe().iter().map(|observed| observed.id.clone()).collect();
+        let closing = ids.iter().map(|id| self.close(id));
+        for (id, closed) in ids.iter().zip(futures::future::join_all(closing).await) {
+            if let Err(error) = closed {
+                tracing::debug!(%id, %error, "already closed");
+            }
+        }
+        self.0.stop();
+        // Joining blocks, so it is no worker's and no executor's business.
+        let (sender, receiver) = oneshot::channel();
+        let running = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            running.join();
+            if sender.send(()).is_err() {
+                tracing::debug!("nobody waits for the workers any more");
+            }
+        });
+        if receiver.await.is_err() {
+            tracing::error!("the workers could not be joined");
+        }
+    }
+
+    fn worker_of(&self, id: &ReplicaId) -> &WorkerHandle {
+        self.worker(self.0.host.worker_of(id))
+    }
+
+    fn worker(&self, index: usize) -> &WorkerHandle {
+        &self.0.host.workers()[index]
+    }
+}
+
+impl Running {
+    fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread had panicked");
+            }
+        }
+        drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Running {
+    /// Stops the workers without waiting for them: the last handle may go on one of their threads.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Hvm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hvm").field("config", &self.0.host.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,262 @@
+//! Who holds how much memory: the account of one version of a partition, the sum of the host, and the limiter
+//! that every instance is bound to.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hvm_types::ByteSize;
+use wasmtime::ResourceLimiter;
+
+use crate::Trap;
+use crate::meter::MeterCell;
+
+/// Bytes of one element of a table: a pointer.
+const TABLE_ELEMENT_BYTES: u64 = 8;
+/// Most core instances, tables and memories of one component instance.
+const MAX_CORE_INSTANCES: usize = 64;
+/// See [`MAX_CORE_INSTANCES`].
+pub(crate) const MAX_TABLES: u32 = 8;
+/// See [`MAX_CORE_INSTANCES`].
+pub(crate) const MAX_MEMORIES: u32 = 4;
+
+/// What all partitions of the host hold together.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl HostMemory {
+    pub(crate) fn new(limit: ByteSize) -> Arc<Self> {
+        Arc::new(Self { limit: limit.0, used: AtomicU64::new(0) })
+    }
+
+    fn hold(&self, bytes: u64) -> bool {
+        self.used
+            .try_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= self.limit))
+            .is_ok()
+    }
+
+    fn release(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// What the instances of one version of a partition hold together.
+#[derive(Debug)]
+pub(crate) struct MemoryAccount {
+    limit: u64,
+    host: Arc<HostMemory>,
+    meter: Arc<MeterCell>,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    bytes: u64,
+    since: Instant,
+    /// Byte-nanoseconds that do not yet make a whole byte-second.
+    rest: u128,
+}
+
+impl MemoryAccount {
+    pub(crate) fn new(limit: ByteSize, host: Arc<HostMemory>, meter: Arc<MeterCell>) -> Arc<Self> {
+        let ledger = Mutex::new(Ledger { bytes: 0, since: Instant::now(), rest: 0 });
+        Arc::new(Self { limit: limit.0, host, meter, ledger })
+    }
+
+    /// Takes bytes, or says whose limit that would exceed.
+    pub(crate) fn hold(&self, bytes: u64) -> Result<(), Trap> {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if ledger.bytes.saturating_add(bytes) > self.limit {
+            return Err(Trap::Memory { limit: ByteSize(self.limit) });
+        }
+        if !self.host.hold(bytes) {
+            return Err(Trap::HostMemory);
+        }
+        self.accrue(&mut ledger);
+        ledger.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives bytes back.
+    pub(crate) fn release(&self, bytes: u64) {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        self.accrue(&mut ledger);
+        ledger.bytes -= bytes;
+        self.host.release(bytes);
+    }
+
+    /// What is held now. The meter is brought up to date on the way.
+    pub(crate) fn observe(&self) -> ByteSize {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        self.accrue(&mut ledger);
+        ByteSize(ledger.bytes)
+    }
+
+    fn accrue(&self, ledger: &mut Ledger) {
+        const NANOS_PER_SECOND: u128 = 1_000_000_000;
+        let now = Instant::now();
+        let elapsed = now.duration_since(ledger.since).as_nanos();
+        ledger.since = now;
+        ledger.rest += elapsed * u128::from(ledger.bytes);
+        let whole = u64::try_from(ledger.rest / NANOS_PER_SECOND).unwrap_or(u64::MAX);
+        ledger.rest %= NANOS_PER_SECOND;
+        if whole > 0 {
+            self.meter.add_memory_byte_seconds(whole);
+        }
+    }
+}
+
+/// Binds one instance to its partition's account; gives everything back when the instance goes.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    account: Arc<MemoryAccount>,
+    held: u64,
+    last_growth: u64,
+    denied: Option<Trap>,
+}
+
+impl Limiter {
+    pub(crate) const fn new(account: Arc<MemoryAccount>) -> Self {
+        Self { account, held: 0, last_growth: 0, denied: None }
+    }
+
+    /// Takes bytes that the host holds for the guest.
+    pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), Trap> {
+        self.account.hold(bytes)?;
+        self.held += bytes;
+        Ok(())
+    }
+
+    /// Gives back what the host held for the guest.
+    pub(crate) fn release(&mut self, bytes: u64) {
+        self.account.release(bytes);
+        self.held -= bytes;
+    }
+
+    /// The limit that the guest ran into last, which explains the trap that usually follows.
+    pub(crate) fn denied(&self) -> Option<Trap> {
+        self.denied.clone()
+    }
+
+    /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
+    pub(crate) fn begin_request(&mut self) {
+        self.denied = None;
+    }
+
+    fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {
+        if !within_maximum {
+            self.last_growth = 0;
+            return false;
+        }
+        match self.hold(bytes) {
+            Ok(()) => {
+                self.last_growth = bytes;
+                true
+            }
+            Err(denied) => {
+                self.last_growth = 0;
+                self.denied = Some(denied);
+                false
+            }
+        }
+    }
+
+    fn take_growth_back(&mut self) {
+        let bytes = std::mem::take(&mut self.last_growth);
+        self.release(bytes);
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow((desired - current) as u64, maximum.is_none_or(|maximum| desired <= maximum)))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_growth_back();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let bytes = (desired - current) as u64 * TABLE_ELEMENT_BYTES;
+        Ok(self.grow(bytes, maximum.is_none_or(|maximum| desired <= maximum)))
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_growth_back();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        MAX_CORE_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+}
+
+impl Drop for Limiter {
+    fn drop(&mut self) {
+        self.account.release(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(limit: u64, host: u64) -> (Arc<MemoryAccount>, Arc<HostMemory>) {
+        let host = HostMemory::new(ByteSize(host));
+        (MemoryAccount::new(ByteSize(limit), Arc::clone(&host), Arc::default()), host)
+    }
+
+    #[test]
+    fn instances_of_a_partition_share_its_limit_and_give_back_what_they_held() {
+        let (account, host) = account(100, 1000);
+        let mut first = Limiter::new(Arc::clone(&account));
+        let mut second = Limiter::new(Arc::clone(&account));
+        assert!(first.memory_growing(0, 60, None).expect("no error"));
+        assert!(!second.memory_growing(0, 60, None).expect("no error"));
+        assert_eq!(second.denied(), Some(Trap::Memory { limit: ByteSize(100) }));
+        drop(first);
+        assert!(second.memory_growing(0, 60, None).expect("no error"));
+        assert_eq!(account.observe(), ByteSize(60));
+        drop(second);
+        assert_eq!(host.used.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_growth_that_failed_is_given_back() {
+        let (account, _host) = account(100, 1000);
+        let mut limiter = Limiter::new(Arc::clone(&account));
+        assert!(limiter.memory_growing(0, 60, None).expect("no error"));
+        limiter.memory_grow_failed(wasmtime::format_err!("no pages")).expect("no error");
+        assert_eq!(account.observe(), ByteSize(0));
+    }
+
+    #[test]
+    fn the_host_has_a_limit_of_its_own() {
+        let (account, _host) = account(100, 50);
+        assert_eq!(account.hold(60), Err(Trap::HostMemory));
+        assert_eq!(account.hold(50), Ok(()));
+        account.release(50);
+    }
+}

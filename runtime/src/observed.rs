@@ -1,0 +1,161 @@
+//! One partition as it can be seen from any thread, also while its guest hangs: what its worker writes down as
+//! it goes.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use http::{Method, Uri};
+use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Sequence};
+
+use crate::memory::MemoryAccount;
+use crate::meter::MeterCell;
+use crate::{Doing, PartitionStatus, PartitionUsage};
+
+/// One partition as it can be seen.
+pub(crate) struct Observed {
+    pub(crate) id: ReplicaId,
+    pub(crate) meter: Arc<MeterCell>,
+    pub(crate) instances: Arc<AtomicU32>,
+    pub(crate) waiting: AtomicU32,
+    pub(crate) waiting_bytes: AtomicU64,
+    pub(crate) stored_bytes: AtomicU64,
+    sequence: AtomicU64,
+    epoch: AtomicU64,
+    generation: AtomicU64,
+    /// Processor time that the meter held from before the start.
+    cpu_before: Duration,
+    state: Mutex<ReplicaState>,
+    accounts: Mutex<Vec<Weak<MemoryAccount>>>,
+    doing: Mutex<Vec<Option<InGuest>>>,
+}
+
+/// A request that is in the guest.
+struct InGuest {
+    method: Method,
+    uri: Uri,
+    since: Instant,
+}
+
+/// Shows a request as long as it lives.
+pub(crate) struct DoingGuard {
+    observed: Arc<Observed>,
+    place: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Observed {
+    pub(crate) fn new(id: ReplicaId, epoch: Epoch, generation: Generation, used_before: &Meter) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            meter: MeterCell::starting_at(used_before),
+            instances: Arc::default(),
+            waiting: AtomicU32::new(0),
+            waiting_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
+            epoch: AtomicU64::new(epoch.0),
+            generation: AtomicU64::new(generation.0),
+            cpu_before: used_before.cpu,
+            state: Mutex::new(ReplicaState::Recovering),
+            accounts: Mutex::default(),
+            doing: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn state(&self) -> ReplicaState {
+        lock(&self.state).clone()
+    }
+
+    pub(crate) fn set_state(&self, state: ReplicaState) {
+        *lock(&self.state) = state;
+    }
+
+    pub(crate) fn set_version(&self, epoch: Epoch, generation: Generation, account: &Arc<MemoryAccount>) {
+        self.epoch.store(epoch.0, Relaxed);
+        self.generation.store(generation.0, Relaxed);
+        let mut accounts = lock(&self.accounts);
+        accounts.retain(|account| account.strong_count() > 0);
+        accounts.push(Arc::downgrade(account));
+    }
+
+    pub(crate) fn set_committed(&self, sequence: Sequence, stored: Option<ByteSize>) {
+        self.sequence.store(sequence.0, Relaxed);
+        if let Some(stored) = stored {
+            self.stored_bytes.store(stored.0, Relaxed);
+        }
+    }
+
+    /// Shows that a request is in the guest.
+    pub(crate) fn begin(self: &Arc<Self>, method: Method, uri: Uri) -> DoingGuard {
+        let mut doing = lock(&self.doing);
+        let place = doing.iter().position(Option::is_none).unwrap_or_else(|| {
+            doing.push(None);
+            doing.len() - 1
+        });
+        doing[place] = Some(InGuest { method, uri, since: Instant::now() });
+        DoingGuard { observed: Arc::clone(self), place }
+    }
+
+    fn memory(&self) -> ByteSize {
+        let held = |account: &Weak<MemoryAccount>| account.upgrade().map_or(0, |account| account.observe().0);
+        let held: u64 = lock(&self.accounts).iter().map(held).sum();
+        ByteSize(held + self.waiting_bytes.load(Relaxed))
+    }
+
+    /// The meter, brought up to date.
+    pub(crate) fn read_meter(&self) -> Meter {
+        self.memory();
+        self.meter.read()
+    }
+
+    /// The part of a meter's processor time that was used since the HVM started.
+    pub(crate) fn cpu_since_start(&self, meter: &Meter) -> Duration {
+        meter.cpu.saturating_sub(self.cpu_before)
+    }
+
+    pub(crate) fn status(&self) -> PartitionStatus {
+        let instances = self.instances.load(Relaxed);
+        let state = match self.state() {
+            ReplicaState::Ready if instances == 0 => ReplicaState::Hibernated,
+            state => state,
+        };
+        let mut doing: Vec<_> = lock(&self.doing).iter().flatten().map(Doing::from).collect();
+        doing.sort_by_key(|doing| std::cmp::Reverse(doing.since));
+        PartitionStatus {
+            id: self.id.clone(),
+            state,
+            generation: Generation(self.generation.load(Relaxed)),
+            epoch: Epoch(self.epoch.load(Relaxed)),
+            sequence: Sequence(self.sequence.load(Relaxed)),
+            mailbox: self.waiting.load(Relaxed),
+            instances,
+            memory: self.memory(),
+            stored: ByteSize(self.stored_bytes.load(Relaxed)),
+            doing,
+        }
+    }
+
+    pub(crate) fn usage(&self) -> PartitionUsage {
+        PartitionUsage {
+            id: self.id.clone(),
+            meter: self.read_meter(),
+            stored: ByteSize(self.stored_bytes.load(Relaxed)),
+        }
+    }
+}
+
+impl From<&InGuest> for Doing {
+    fn from(request: &InGuest) -> Self {
+        Self { what: format!("{} {}", request.method, request.uri.path()), since: request.since.elapsed() }
+    }
+}
+
+impl Drop for DoingGuard {
+    fn drop(&mut self) {
+        lock(&self.observed.doing)[self.place] = None;
+    }
+}

@@ -1,0 +1,194 @@
+//! A command: it runs alone, and its answer leaves when what it did is durable.
+//!
+//! The commit rule: a command writes to a buffer. If its handler ends and answers with a status below 400, the
+//! buffer is committed in one record with idempotency key, answer and meter; only then the answer leaves. In
+//! all other cases the buffer is dropped, and the instance with it: a guest's memory never outlives writes
+//! that were not committed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request, response};
+use http_body_util::Full;
+use hvm_types::{Digest, ReplicaState, RequestOutcome};
+use tokio::time::timeout_at;
+
+use super::accept::{Job, JobBody};
+use super::version::{Pool, Version};
+use super::{Partition, idempotency};
+use crate::capability::{Access, Effects, unix_millis};
+use crate::guest::{Instance, answer_whole};
+use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
+use crate::{RequestError, ResponseBody};
+
+type Answer = Result<Response<ResponseBody>, RequestError>;
+
+/// What a guest made of a command.
+struct Outcome {
+    instance: Instance,
+    head: response::Parts,
+    body: Bytes,
+    effects: Effects,
+}
+
+impl Partition {
+    pub(super) async fn run_command(self: &Rc<Self>, job: Job) {
+        let Job { head, body, key, deadline, reply, waiting, _accepted, .. } = job;
+        drop(waiting);
+        if reply.is_closed() {
+            // Whoever asked is gone, and nothing has happened yet.
+            self.observed.meter.count(RequestOutcome::Refused);
+            return;
+        }
+        let body = match body {
+            JobBody::Whole(body) => body,
+            JobBody::Arriving(_) => Bytes::new(),
+        };
+        match self.command(head, body, key, deadline).await {
+            Ok(response) => {
+                let rejected = response.status().as_u16() >= 400;
+                let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
+                self.observed.meter.count(outcome);
+                drop(reply.send(Ok(response)));
+            }
+            Err(error) => self.answer_error(reply, error),
+        }
+    }
+
+    async fn command(
+        self: &Rc<Self>,
+        head: request::Parts,
+        body: Bytes,
+        key: Option<IdempotencyKey>,
+        deadline: tokio::time::Instant,
+    ) -> Answer {
+        let version = self.version();
+        let Some(state) = &version.state else {
+            return Err(RequestError::Internal { reason: "a command without state".to_owned() });
+        };
+        let key = key.map(|key| (idempotency::digest(&head, &body), key));
+        if let Some((digest, key)) = &key
+            && let Some(answer) = self.replay(state, key, *digest)?
+        {
+            return Ok(answer);
+        }
+        let outcome = {
+            let _doing = self.observed.begin(head.method.clone(), head.uri.clone());
+            let began = Instant::now();
+            let limit = version.spec.resources.deadline.0;
+            let running = self.run_in_guest(&version, Request::from_parts(head, Full::new(body)));
+            let outcome = timeout_at(deadline, Box::pin(running)).await;
+            self.observed.meter.add_wall(began.elapsed());
+            outcome.map_err(|_| RequestError::Deadline { limit })??
+        };
+        let Outcome { instance, head, body, effects } = outcome;
+        if head.status >= StatusCode::BAD_REQUEST {
+            // The writes go, and so does the instance that made them.
+            drop(instance);
+        } else if effects.writes.is_empty() && key.is_none() {
+            version.check_in(&self.host, Pool::Command, instance);
+        } else {
+            match self.commit(&version, state, &effects, key, &head, &body).await {
+                Ok(None) => version.check_in(&self.host, Pool::Command, instance),
+                Ok(Some(answered_before)) => return Ok(answered_before),
+                Err(error) => return Err(error),
+            }
+        }
+        self.observed.meter.count_sent(body.len());
+        Ok(Response::from_parts(head, ResponseBody::whole(body)))
+    }
+
+    fn replay(
+        &self,
+        state: &Arc<dyn PartitionState>,
+        key: &IdempotencyKey,
+        digest: Digest,
+    ) -> Result<Option<Response<ResponseBody>>, RequestError> {
+        let stored = state.answer(key).map_err(|error| self.read_error(&error))?;
+        stored.map(|stored| idempotency::replay(stored, digest)).transpose()
+    }
+
+    async fn run_in_guest(
+        &self,
+        version: &Version,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Outcome, RequestError> {
+        let mut instance = version.check_out(&self.host, &self.observed, Pool::Command).await?;
+        instance.begin(Access::Command);
+        let answered = answer_whole(&mut instance, request, version.spec.resources.response_body).await;
+        let effects = instance.end();
+        self.observed.meter.count_state(effects.read_bytes, 0);
+        let (head, body) = answered?;
+        if let Some(error) = &effects.broken {
+            return Err(self.read_error(error));
+        }
+        Ok(Outcome { instance, head, body, effects })
+    }
+
+    /// Makes a command durable. Where its idempotency key turns out to be applied already, the answer of then.
+    async fn commit(
+        &self,
+        version: &Version,
+        state: &Arc<dyn PartitionState>,
+        effects: &Effects,
+        key: Option<(Digest, IdempotencyKey)>,
+        head: &response::Parts,
+        body: &Bytes,
+    ) -> Result<Option<Response<ResponseBody>>, RequestError> {
+        let written = effects.writes.bytes() as u64;
+        let meter = self.observed.read_meter();
+        let record = CommitRecord {
+            writes: effects.writes.clone(),
+            idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, head, body)),
+            meter: crate::meter::since(&meter, &self.committed_meter.borrow()),
+            quota: version.spec.resources.storage,
+            unix_millis: unix_millis(),
+        };
+        match state.commit(record).await {
+            Ok(sequence) => {
+                self.committed_meter.replace(meter);
+                self.observed.meter.count_state(0, written);
+                self.observed.set_committed(sequence, state.stored_bytes().ok());
+                Ok(None)
+            }
+            Err(CommitError::AlreadyApplied) => {
+                let lost = || RequestError::StateUnavailable { reason: "a stored answer is gone".to_owned() };
+                let (digest, key) = key.ok_or_else(lost)?;
+                self.replay(state, &key, digest)?.ok_or_else(lost).map(Some)
+            }
+            Err(error) => Err(self.commit_error(error)),
+        }
+    }
+
+    fn commit_error(&self, error: CommitError) -> RequestError {
+        match error {
+            CommitError::Fenced { newest } => {
+                self.observed.set_state(ReplicaState::Fenced { epoch: newest });
+                RequestError::Fenced { epoch: newest }
+            }
+            CommitError::StorageFull { free, needed } => RequestError::StorageFull { free, needed },
+            CommitError::QuotaExceeded { limit, .. } => RequestError::QuotaExceeded { limit },
+            CommitError::TooLarge { what, bytes, limit } => {
+                RequestError::WritesTooLarge { what, bytes, limit }
+            }
+            CommitError::Busy { .. } => RequestError::CommitBusy,
+            CommitError::Unavailable { reason } => RequestError::CommitUnavailable { reason },
+            CommitError::AlreadyApplied => RequestError::IdempotencyMismatch,
+            error @ (CommitError::Removed | CommitError::Corrupt { .. }) => {
+                self.observed.set_state(ReplicaState::Failed { reason: error.to_string() });
+                RequestError::StateUnavailable { reason: error.to_string() }
+            }
+        }
+    }
+
+    /// What failing to read state means for the request, after the partition took note of it.
+    pub(super) fn read_error(&self, error: &ReadError) -> RequestError {
+        self.note_read_error(error);
+        match error {
+            ReadError::Fenced { newest } => RequestError::Fenced { epoch: *newest },
+            error => RequestError::StateUnavailable { reason: error.to_string() },
+        }
+    }
+}

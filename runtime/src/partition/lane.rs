@@ -1,0 +1,73 @@
+//! A lane: work in order of arrival, done by at most so many tasks at a time. It bounds nothing but the
+//! tasks; how much may wait is decided before something is put here.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+/// Work in order of arrival.
+#[derive(Debug)]
+pub(super) struct Lane<W> {
+    waiting: RefCell<VecDeque<W>>,
+    tasks: Cell<u32>,
+    most_tasks: u32,
+}
+
+/// The right to take work from a lane.
+#[derive(Debug)]
+pub(super) struct Turn<'a, W>(&'a Lane<W>);
+
+impl<W> Lane<W> {
+    pub(super) fn new(most_tasks: u32) -> Self {
+        Self { waiting: RefCell::default(), tasks: Cell::new(0), most_tasks: most_tasks.max(1) }
+    }
+
+    /// Adds work behind all other.
+    pub(super) fn push(&self, work: W) {
+        self.waiting.borrow_mut().push_back(work);
+    }
+
+    /// Adds work before all that waits.
+    pub(super) fn push_front(&self, work: W) {
+        self.waiting.borrow_mut().push_front(work);
+    }
+
+    /// Takes part in the work, unless enough tasks do.
+    pub(super) fn enter(&self) -> Option<Turn<'_, W>> {
+        if self.tasks.get() == self.most_tasks {
+            return None;
+        }
+        self.tasks.set(self.tasks.get() + 1);
+        Some(Turn(self))
+    }
+}
+
+impl<W> Turn<'_, W> {
+    /// The next work. After `None` the turn must be dropped before anything is awaited.
+    pub(super) fn next(&self) -> Option<W> {
+        self.0.waiting.borrow_mut().pop_front()
+    }
+}
+
+impl<W> Drop for Turn<'_, W> {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_of_one_lets_nobody_else_in_until_its_work_is_done() {
+        let lane = Lane::new(1);
+        lane.push(1);
+        lane.push(2);
+        lane.push_front(0);
+        let turn = lane.enter().expect("free");
+        assert!(lane.enter().is_none());
+        assert_eq!([turn.next(), turn.next(), turn.next(), turn.next()], [Some(0), Some(1), Some(2), None]);
+        drop(turn);
+        assert!(lane.enter().is_some());
+    }
+}

@@ -1,0 +1,48 @@
+//! What an HVM is asked to run as one partition or one stateless replica.
+
+use std::collections::BTreeMap;
+
+use hvm_types::{Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources};
+
+use crate::Module;
+
+/// One copy of a group, complete: the HVM needs nothing else to run it.
+#[derive(Debug, Clone)]
+pub struct PartitionSpec {
+    /// Which copy.
+    pub id: ReplicaId,
+    /// The ownership it runs in; every durable write carries it.
+    pub epoch: Epoch,
+    /// The generation of the deployment that it comes from.
+    pub generation: Generation,
+    /// The compiled component.
+    pub module: Module,
+    /// Whether it has durable state: a partition has, a stateless replica has not.
+    pub stateful: bool,
+    /// What the guest reads through `wasi:config`, where that is granted, and as its WASI environment.
+    pub env: BTreeMap<String, String>,
+    /// What it may use.
+    pub resources: Resources,
+    /// What it may reach.
+    pub grants: Grants,
+    /// Whether instances serve one request or many.
+    pub instance: InstancePolicy,
+}
+
+impl PartitionSpec {
+    /// A partition with state, its default limits and no grants.
+    #[must_use]
+    pub fn new(id: ReplicaId, module: Module) -> Self {
+        Self {
+            id,
+            epoch: Epoch(1),
+            generation: Generation(1),
+            module,
+            stateful: true,
+            env: BTreeMap::new(),
+            resources: Resources::default(),
+            grants: Grants::default(),
+            instance: InstancePolicy::default(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a worker has: its partitions, its slices, and the set of tasks on its thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hvm_types::ReplicaId;
+use tokio::task::LocalSet;
+
+use super::Slices;
+use crate::host::Host;
+use crate::partition::Partition;
+
+thread_local! {
+    static LOCAL: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+    static TASKS: RefCell<Option<Rc<LocalSet>>> = const { RefCell::new(None) };
+}
+
+/// What belongs to one worker and never leaves its thread.
+pub(crate) struct Local {
+    pub(crate) host: Arc<Host>,
+    pub(crate) slices: Rc<Slices>,
+    pub(crate) partitions: RefCell<HashMap<ReplicaId, Slot>>,
+    index: usize,
+}
+
+/// A partition of a worker.
+#[derive(Clone)]
+pub(crate) enum Slot {
+    /// Its state is being opened.
+    Opening,
+    /// It takes requests.
+    Open(Rc<Partition>),
+}
+
+/// Runs a task on this worker. Only to be called on a worker's thread.
+pub(crate) fn spawn_here(task: impl Future<Output = ()> + 'static) {
+    TASKS.with_borrow(|tasks| {
+        if let Some(tasks) = tasks {
+            drop(tasks.spawn_local(task));
+        }
+    });
+}
+
+impl Local {
+    pub(super) fn install(host: &Arc<Host>, index: usize, tasks: &Rc<LocalSet>) -> Rc<Self> {
+        let local = Rc::new(Self {
+            host: Arc::clone(host),
+            slices: Slices::new(),
+            partitions: RefCell::default(),
+            index,
+        });
+        LOCAL.set(Some(Rc::clone(&local)));
+        TASKS.set(Some(Rc::clone(tasks)));
+        local
+    }
+
+    pub(super) fn uninstall(&self) {
+        self.partitions.take();
+        LOCAL.take();
+        TASKS.take();
+    }
+
+    /// The worker of this thread, if it is the one with this number of this host.
+    pub(crate) fn here(host: &Arc<Host>, index: usize) -> Option<Rc<Self>> {
+        LOCAL.with_borrow(|local| {
+            local.as_ref().filter(|local| local.index == index && Arc::ptr_eq(&local.host, host)).cloned()
+        })
+    }
+
+    /// The worker of this thread.
+    pub(crate) fn current() -> Option<Rc<Self>> {
+        LOCAL.with_borrow(Clone::clone)
+    }
+
+    /// The partition with this id.
+    pub(crate) fn partition(&self, id: &ReplicaId) -> Option<Slot> {
+        self.partitions.borrow().get(id).cloned()
+    }
+
+    fn open_partitions(&self) -> Vec<Rc<Partition>> {
+        let partitions = self.partitions.borrow();
+        let open = partitions.values().filter_map(|slot| match slot {
+            Slot::Open(partition) => Some(Rc::clone(partition)),
+            Slot::Opening => None,
+        });
+        open.collect()
+    }
+
+    /// Drops the instance that has been idle for longest. False where none is idle.
+    pub(crate) fn reclaim_one(&self) -> bool {
+        let idle = self.open_partitions();
+        let longest = idle.iter().filter_map(|p| Some((p.idle_since()?, p))).min_by_key(|(since, _)| *since);
+        longest.is_some_and(|(_, partition)| partition.drop_idle_before(None) > 0)
+    }
+
+    /// Drops instances of partitions that had no request for long, for as long as the worker lives.
+    pub(super) async fn hibernate_loop(self: Rc<Self>) {
+        let after = self.host.config.hibernate_after;
+        let mut interval = tokio::time::interval(after.div_f32(4.0).max(std::time::Duration::from_millis(1)));
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let Some(before) = Instant::now().checked_sub(after) else { continue };
+            for partition in self.open_partitions() {
+                partition.drop_idle_before(Some(before));
+            }
+        }
+    }
+}
