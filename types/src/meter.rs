@@ -56,6 +56,24 @@ impl Meter {
         } += 1;
     }
 
+    /// What it counts more than `earlier`; zero where it counts less.
+    #[must_use]
+    pub const fn saturating_sub(&self, earlier: &Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            wall: self.wall.saturating_sub(earlier.wall),
+            memory_byte_seconds: self.memory_byte_seconds.saturating_sub(earlier.memory_byte_seconds),
+            succeeded: self.succeeded.saturating_sub(earlier.succeeded),
+            rejected: self.rejected.saturating_sub(earlier.rejected),
+            failed: self.failed.saturating_sub(earlier.failed),
+            refused: self.refused.saturating_sub(earlier.refused),
+            state_read_bytes: self.state_read_bytes.saturating_sub(earlier.state_read_bytes),
+            state_written_bytes: self.state_written_bytes.saturating_sub(earlier.state_written_bytes),
+            received_bytes: self.received_bytes.saturating_sub(earlier.received_bytes),
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+        }
+    }
+
     /// All requests.
     #[must_use]
     pub const fn requests(&self) -> u64 {

@@ -1,0 +1,299 @@
+//! Putting the agent together, in the order in which its parts need each other, and taking it apart again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hvm_api::v1::agent_server::AgentServer;
+use hvm_appimage::TrustPolicy;
+use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
+use hvm_runtime::{Hvm, HvmConfig};
+use hvm_types::{Digest, HostDocument, HostId, HostSpec};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use crate::api_server::{ApiListener, ApiServer, server};
+use crate::config::{AgentConfig, ApiListen};
+use crate::data_dir::{DataDir, replace_file};
+use crate::images::{ImageFetch, ImageStore, Trust};
+use crate::ingress::{Ingress, Router, Serving};
+use crate::link::{self, Link, LinkHandle};
+use crate::logs::Logs;
+use crate::reconcile::{DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
+use crate::service::AgentService;
+use crate::start_error::StartError;
+use crate::usage::{UsageLedger, UsageLoop};
+
+/// How long requests under way may take when the agent stops; what is not answered then is cut off.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The agent of one host.
+#[derive(Debug, Clone, Copy)]
+pub struct Agent;
+
+/// A running agent. Dropping it does not stop it; [`AgentHandle::shutdown`] does.
+pub struct AgentHandle {
+    ingress: Ingress,
+    spec: HostSpec,
+    service: AgentService,
+    link: LinkHandle,
+    reconcile: ReconcileHandle,
+    usage: UsageLoop,
+    api: Option<ApiServer>,
+    hvm: Hvm,
+    logs: Logs,
+    data_dir: DataDir,
+}
+
+impl Agent {
+    /// Starts an agent: it runs what it ran before at once, and connects to the scheduler beside that.
+    ///
+    /// # Errors
+    /// Where the data directory, a port, the trust policy or what is kept in the directory can't be used.
+    pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
+        let kept = Kept::open(&config)?;
+        let channel = link::channel(&config.scheduler)?;
+        let api = ApiListener::listen(&config.api).await?;
+        let logs = Logs::start(kept.data_dir.folder("logs")?)?;
+        let hvm = match Hvm::start(hvm_config(&config, &kept.data_dir, &logs), Arc::clone(&kept.state)) {
+            Ok(hvm) => hvm,
+            Err(error) => {
+                logs.stop().await;
+                return Err(error.into());
+            }
+        };
+        let document = kept.documents.load()?;
+        let (serving_sender, serving) =
+            watch::channel(Arc::new(first_serving(document.as_ref(), &config.host)));
+        let started = Ingress::start(&hvm, config.ingress, &serving, &config.host).await;
+        let started = started.map_err(StartError::from);
+        let started = started.and_then(|ingress| {
+            let spec = host_spec(&config, ingress.address(), api.as_ref().map(|api| api.address))?;
+            Ok((ingress, spec))
+        });
+        let (ingress, spec) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                hvm.shutdown().await;
+                logs.stop().await;
+                return Err(error);
+            }
+        };
+        let parts = Parts { kept, channel, api, logs, hvm, ingress, spec };
+        Ok(parts.connect(&config, document, serving_sender))
+    }
+}
+
+/// What stands in the data directory.
+struct Kept {
+    data_dir: DataDir,
+    documents: DocumentStore,
+    usage: Arc<UsageLedger>,
+    data_id: String,
+    store: ImageStore,
+    state: Arc<dyn StateEngine>,
+}
+
+impl Kept {
+    fn open(config: &AgentConfig) -> Result<Self, StartError> {
+        let data_dir = DataDir::lock(&config.data_dir)?;
+        if let Some(path) = &config.trust {
+            TrustPolicy::load(path).map_err(|source| StartError::Trust { path: path.clone(), source })?;
+        }
+        let state = LocalEngine::start(LocalConfig::new(data_dir.file("state")))?;
+        Ok(Self {
+            documents: DocumentStore::new(data_dir.file("document.json")),
+            usage: Arc::new(UsageLedger::open(data_dir.file("usage.json"), unix_millis())?),
+            data_id: ensure_data_id(&data_dir)?,
+            store: ImageStore::open(data_dir.folder("images")?)?,
+            state: Arc::new(state),
+            data_dir,
+        })
+    }
+}
+
+/// Everything that is open and does not run yet.
+struct Parts {
+    kept: Kept,
+    channel: Channel,
+    api: Option<ApiListener>,
+    logs: Logs,
+    hvm: Hvm,
+    ingress: Ingress,
+    spec: HostSpec,
+}
+
+impl Parts {
+    fn connect(
+        self,
+        config: &AgentConfig,
+        document: Option<HostDocument>,
+        serving: watch::Sender<Arc<Serving>>,
+    ) -> AgentHandle {
+        let Self { kept, channel, api, logs, hvm, ingress, spec } = self;
+        let registry = Arc::new(Registry::new());
+        let (documents, newest) = watch::channel(document.map(Arc::new));
+        let modules = ModuleSet {
+            hvm: hvm.clone(),
+            fetch: ImageFetch::new(channel.clone(), kept.store.clone()),
+            store: kept.store,
+            trust: Trust::new(config.trust.clone()),
+            registry: Arc::clone(&registry),
+        };
+        let executor = Executor {
+            hvm: hvm.clone(),
+            state: kept.state,
+            modules,
+            registry: Arc::clone(&registry),
+            logs: logs.clone(),
+            usage: Arc::clone(&kept.usage),
+        };
+        let reconcile = Reconcile {
+            host: config.host.clone(),
+            executor,
+            documents: newest,
+            store: kept.documents,
+            serving,
+        };
+        let service = AgentService {
+            host: config.host.clone(),
+            hvm: hvm.clone(),
+            registry: Arc::clone(&registry),
+            logs: logs.clone(),
+            usage: Arc::clone(&kept.usage),
+        };
+        let link = Link {
+            channel,
+            host: spec.clone(),
+            data_id: kept.data_id,
+            hvm: hvm.clone(),
+            registry: Arc::clone(&registry),
+            documents,
+        };
+        AgentHandle {
+            reconcile: reconcile.start(),
+            link: link.start(),
+            usage: UsageLoop::start(kept.usage, hvm.clone(), registry),
+            api: api.map(|api| api.serve(service.clone())),
+            ingress,
+            spec,
+            service,
+            hvm,
+            logs,
+            data_dir: kept.data_dir,
+        }
+    }
+}
+
+/// Before the reconcile loop has looked at anything, requests to what was there before wait for it.
+fn first_serving(document: Option<&HostDocument>, host: &HostId) -> Serving {
+    document.map_or_else(Serving::default, |document| {
+        Serving::new(Arc::new(Router::compile(&document.routing, host)), Vec::new())
+    })
+}
+
+fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfig {
+    HvmConfig {
+        workers: config.workers,
+        memory: config.memory,
+        log: Arc::new(logs.clone()),
+        ..HvmConfig::new(data_dir.file("code"))
+    }
+}
+
+fn host_spec(
+    config: &AgentConfig,
+    ingress: SocketAddr,
+    api: Option<SocketAddr>,
+) -> Result<HostSpec, StartError> {
+    let advertised_api = match &config.api {
+        ApiListen::Own { advertised, .. } => advertised.as_ref(),
+        ApiListen::Merged { advertised } => Some(advertised),
+    };
+    Ok(HostSpec {
+        id: config.host.clone(),
+        ingress: advertise("ingress", config.advertised_ingress.as_ref(), Some(ingress))?,
+        api: advertise("API", advertised_api, api)?,
+        cpu: config.cpu,
+        memory: config.memory.0 >> 20,
+        attributes: config.attributes.clone(),
+    })
+}
+
+fn advertise(
+    what: &'static str,
+    given: Option<&String>,
+    listens: Option<SocketAddr>,
+) -> Result<String, StartError> {
+    match (given, listens) {
+        (Some(given), _) => Ok(given.clone()),
+        (None, Some(address)) if address.ip().is_unspecified() => {
+            Err(StartError::NotAdvertised { what, address })
+        }
+        (None, Some(address)) => Ok(address.to_string()),
+        (None, None) => Ok(String::new()),
+    }
+}
+
+/// A random text that belongs to the data directory as long as it exists.
+fn ensure_data_id(data_dir: &DataDir) -> Result<String, StartError> {
+    let path = data_dir.file("data-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => return Ok(id.trim().to_owned()),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(StartError::Write { path, source });
+        }
+        _ => {}
+    }
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| StartError::Write {
+        path: path.clone(),
+        source: io::Error::other(error.to_string()),
+    })?;
+    let id = Digest::of(&random).to_hex();
+    replace_file(&path, id.as_bytes()).map_err(|source| StartError::Write { path, source })?;
+    Ok(id)
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl AgentHandle {
+    /// Where the ingress listens.
+    #[must_use]
+    pub fn ingress(&self) -> SocketAddr {
+        self.ingress.address()
+    }
+
+    /// What the host tells the scheduler of itself, with the addresses that others reach it by.
+    #[must_use]
+    pub fn host(&self) -> &HostSpec {
+        &self.spec
+    }
+
+    /// The agent's API, to be put on another server.
+    #[must_use]
+    pub fn service(&self) -> AgentServer<AgentService> {
+        server(self.service.clone())
+    }
+
+    /// Stops: takes nothing new, answers what was accepted, ends the partitions and keeps everything durable.
+    /// Requests that take longer than ten seconds are cut off.
+    pub async fn shutdown(self) {
+        if !self.ingress.stop(GRACE).await {
+            tracing::warn!("some requests were not answered within {GRACE:?} and are cut off");
+        }
+        self.reconcile.stop().await;
+        self.link.stop().await;
+        self.usage.stop().await;
+        self.hvm.shutdown().await;
+        if let Some(api) = self.api {
+            api.stop().await;
+        }
+        self.logs.stop().await;
+        drop(self.data_dir);
+    }
+}

@@ -1,0 +1,159 @@
+//! One request on one worker: route it, then answer it here or pass it on.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response};
+use hvm_runtime::{Hvm, RequestBody};
+use hvm_types::{HostId, ReplicaId};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+
+use super::answer::IngressRefusal;
+use super::body::AnswerBody;
+use super::forward::Forward;
+use super::header::{HOP, PARTITION, asked_host, strip_hop_by_hop};
+use super::routing::{RequestHead, Target};
+use super::serving::{Serving, wait_until_ready};
+
+/// How long a request waits for a partition of this host that is starting or changing hands.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Requests that may wait so, on each worker.
+const MAX_WAITING: usize = 1024;
+
+/// What one worker answers requests with. It never leaves its thread.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    hvm: Hvm,
+    serving: RefCell<watch::Receiver<Arc<Serving>>>,
+    current: RefCell<Arc<Serving>>,
+    forward: Forward,
+    /// Goes round the copies of stateless groups.
+    turn: Cell<usize>,
+    waiting: Cell<usize>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, here: &HostId) -> Self {
+        let current = RefCell::new(Arc::clone(&serving.borrow()));
+        Self {
+            hvm,
+            serving: RefCell::new(serving),
+            current,
+            forward: Forward::new(here),
+            turn: Cell::new(0),
+            waiting: Cell::new(0),
+        }
+    }
+
+    /// Answers a request; a refusal is an answer too.
+    pub(crate) async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+        match self.try_answer(request).await {
+            Ok(response) => response,
+            Err((refusal, replica)) => refusal.into_response(replica.as_ref()).map(AnswerBody::Own),
+        }
+    }
+
+    async fn try_answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, (IngressRefusal, Option<ReplicaId>)> {
+        let refused = |refusal: IngressRefusal| (refusal, None);
+        if request.method() == Method::CONNECT {
+            return Err(refused(IngressRefusal::Connect));
+        }
+        let was_forwarded = request.headers_mut().remove(HOP).is_some();
+        let (parts, body) = request.into_parts();
+        let host = asked_host(&parts).map_err(|error| refused(error.into()))?;
+        let serving = self.serving();
+        let head = RequestHead {
+            host: host.as_deref(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            headers: &parts.headers,
+        };
+        let router = serving.router().ok_or(refused(IngressRefusal::NoDocument))?;
+        let target = router.target(head, self.next_turn(), |replica| serving.is_ready(replica));
+        match target.map_err(|error| refused(error.into()))? {
+            Target::Here(replica) => self
+                .answer_here(&serving, replica, Request::from_parts(parts, body))
+                .await
+                .map_err(|refusal| (refusal, Some(replica.clone()))),
+            Target::Elsewhere { group, replica, .. } if was_forwarded => {
+                let group = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
+                Err((IngressRefusal::ForwardedTwice { group }, replica.cloned()))
+            }
+            Target::Elsewhere { group, replica, owner } => {
+                let name = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
+                let request = Request::from_parts(parts, body);
+                let sent = self.forward.send(owner, &name, request).await;
+                let response = sent.map_err(|refusal| (refusal, replica.cloned()))?;
+                Ok(response.map(AnswerBody::Forwarded))
+            }
+        }
+    }
+
+    async fn answer_here(
+        &self,
+        serving: &Serving,
+        replica: &ReplicaId,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, IngressRefusal> {
+        if !serving.is_ready(replica) {
+            self.wait_for(replica).await?;
+        }
+        strip_hop_by_hop(request.headers_mut());
+        let mut response = self.hvm.request(replica, request.map(RequestBody::new)).await?;
+        strip_hop_by_hop(response.headers_mut());
+        if let Ok(value) = HeaderValue::try_from(replica.to_string()) {
+            response.headers_mut().insert(PARTITION, value);
+        }
+        Ok(response.map(AnswerBody::Guest))
+    }
+
+    async fn wait_for(&self, replica: &ReplicaId) -> Result<(), IngressRefusal> {
+        let _place = Waiting::enter(&self.waiting)?;
+        let serving = self.serving.borrow().clone();
+        match wait_until_ready(serving, replica, PATIENCE).await {
+            true => Ok(()),
+            false => Err(IngressRefusal::Starting { replica: replica.clone() }),
+        }
+    }
+
+    fn serving(&self) -> Arc<Serving> {
+        let mut serving = self.serving.borrow_mut();
+        // An error means that the agent is stopping: the last state holds.
+        if serving.has_changed().unwrap_or(false) {
+            *self.current.borrow_mut() = Arc::clone(&serving.borrow_and_update());
+        }
+        Arc::clone(&self.current.borrow())
+    }
+
+    fn next_turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+}
+
+/// A place among the waiting requests, given back also when the client goes away.
+struct Waiting<'w>(&'w Cell<usize>);
+
+impl<'w> Waiting<'w> {
+    fn enter(count: &'w Cell<usize>) -> Result<Self, IngressRefusal> {
+        if count.get() >= MAX_WAITING {
+            return Err(IngressRefusal::TooManyWait);
+        }
+        count.set(count.get() + 1);
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,97 @@
+//! Passing a request on to the host that owns its partition, over kept connections.
+
+use std::time::Duration;
+
+use http::header::{HOST, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri, Version};
+use hvm_types::HostId;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::answer::IngressRefusal;
+use super::header::{HOP, strip_hop_by_hop};
+use super::routing::OtherHost;
+
+/// How long another host may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an unused connection is kept: shorter than the other ingress keeps it, so that no request is sent
+/// on one that is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Unused connections kept to each host, by each worker.
+const MAX_IDLE_PER_HOST: usize = 64;
+
+/// How soon a host that vanished is noticed on a connection that waits for its answer.
+const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
+
+/// Unanswered probes until such a connection is given up.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Connections from one worker to the other hosts.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    client: Client<HttpConnector, Incoming>,
+    /// The name of this host, for the header that forbids forwarding again.
+    from: HeaderValue,
+}
+
+impl Forward {
+    pub(crate) fn new(here: &HostId) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(KEEPALIVE_PERIOD));
+        connector.set_keepalive_interval(Some(KEEPALIVE_PERIOD));
+        connector.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .build(connector);
+        let from = HeaderValue::from_str(here.as_str()).expect("a host id is a DNS label");
+        Self { client, from }
+    }
+
+    /// Sends the request to the owner and brings the answer. `group` names what was asked for, in errors.
+    pub(crate) async fn send(
+        &self,
+        owner: &OtherHost,
+        group: &str,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Incoming>, IngressRefusal> {
+        let unreachable = || IngressRefusal::OwnerUnreachable {
+            host: owner.id.to_string(),
+            address: owner.ingress.clone(),
+            group: group.to_owned(),
+        };
+        let asked = request.uri().authority().cloned();
+        *request.uri_mut() = owner_uri(owner, request.uri()).ok_or_else(unreachable)?;
+        *request.version_mut() = Version::HTTP_11;
+        let headers = request.headers_mut();
+        strip_hop_by_hop(headers);
+        // The owner routes by the host that the client asked for, not by its own address.
+        if let Some(value) = asked.and_then(|asked| HeaderValue::from_str(asked.as_str()).ok()) {
+            headers.insert(HOST, value);
+        }
+        headers.insert(HOP, self.from.clone());
+        let mut response = self.client.request(request).await.map_err(|error| {
+            tracing::debug!(owner = %owner.id, ingress = owner.ingress, %error, "forwarding failed");
+            if error.is_connect() {
+                unreachable()
+            } else {
+                IngressRefusal::OwnerLost { host: owner.id.to_string(), group: group.to_owned() }
+            }
+        })?;
+        strip_hop_by_hop(response.headers_mut());
+        Ok(response)
+    }
+}
+
+fn owner_uri(owner: &OtherHost, asked: &Uri) -> Option<Uri> {
+    let path = asked.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::builder().scheme("http").authority(owner.ingress.as_str()).path_and_query(path).build().ok()
+}

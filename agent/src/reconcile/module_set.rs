@@ -1,0 +1,102 @@
+//! From an image's digest to a component that can be run: fetch, verify, check what it asks for, compile.
+//! The order is the point: nothing is read deeper, and nothing compiled, before it was verified.
+
+use std::sync::Arc;
+
+use hvm_appimage::{
+    ComponentError, GrantError, Image, ReadError, VerifyError, check_component, check_grants,
+};
+use hvm_runtime::{CompileError, Hvm};
+use hvm_types::{Capability, Digest, PackageName};
+
+use super::observed::{ModuleKey, ModuleStatus};
+use super::registry::{PreparedModule, Registry};
+use crate::images::{FetchError, ImageFetch, ImageStore, Trust, TrustError};
+
+/// Prepares components.
+#[derive(Clone)]
+pub(crate) struct ModuleSet {
+    pub(crate) hvm: Hvm,
+    pub(crate) store: ImageStore,
+    pub(crate) fetch: ImageFetch,
+    pub(crate) trust: Trust,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// A component that must not or can't be run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("image {} has no package {package}; it has {there}", image.short())]
+    NoPackage { image: Digest, package: PackageName, there: String },
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    #[error("the component of package {package} can't be read")]
+    Unreadable { package: PackageName, source: ReadError },
+    #[error("the component of package {package} is refused")]
+    Component { package: PackageName, source: ComponentError },
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+impl ModuleSet {
+    /// Prepares one component; the registry shows how far it is.
+    pub(crate) async fn prepare(&self, key: &ModuleKey) -> Result<PreparedModule, PrepareError> {
+        self.trust.policy()?; // without a policy there is nothing to fetch for
+        self.fetch.ensure(key.image).await?;
+        self.registry.progress(key, ModuleStatus::Verifying);
+        let (component, requested) = {
+            let (this, key) = (self.clone(), key.clone());
+            let verified = tokio::task::spawn_blocking(move || this.verified_component(&key)).await;
+            verified.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+        };
+        self.registry.progress(key, ModuleStatus::Compiling);
+        let module = self.hvm.compile(component.into()).await?;
+        Ok(PreparedModule { module, requested })
+    }
+
+    fn verified_component(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {
+        let image = self.trust.verify(&self.store, key.image).inspect_err(|error| {
+            if let TrustError::Unreadable { source, .. }
+            | TrustError::NotTrusted { source: VerifyError::Read(source), .. } = error
+            {
+                self.discard_damaged(source);
+            }
+        })?;
+        let package = &key.package;
+        let requested = requested(&image, key)?;
+        check_grants(package, &requested, &key.granted)?;
+        let component = image.component(package).map_err(|source| {
+            self.discard_damaged(&source);
+            PrepareError::Unreadable { package: package.clone(), source }
+        })?;
+        check_component(&component, &requested)
+            .map_err(|source| PrepareError::Component { package: package.clone(), source })?;
+        Ok((component, requested))
+    }
+
+    /// A blob that the disk damaged is fetched again by the next try.
+    fn discard_damaged(&self, error: &ReadError) {
+        if let ReadError::DigestMismatch { expected: digest, .. } | ReadError::SizeMismatch { digest, .. } =
+            error
+            && let Err(error) = self.store.discard(*digest)
+        {
+            tracing::warn!(%digest, %error, "a damaged blob could not be removed");
+        }
+    }
+}
+
+fn requested(image: &Image, key: &ModuleKey) -> Result<Vec<Capability>, PrepareError> {
+    let packages = &image.config().packages;
+    match packages.get(&key.package) {
+        Some(package) => Ok(package.capabilities.clone()),
+        None => Err(PrepareError::NoPackage {
+            image: key.image,
+            package: key.package.clone(),
+            there: packages.keys().map(PackageName::as_str).collect::<Vec<_>>().join(", "),
+        }),
+    }
+}

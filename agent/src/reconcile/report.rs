@@ -1,0 +1,97 @@
+//! What this host tells of its replicas. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hvm_types::{Assignment, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
+
+use super::observed::{Activity, ModuleKey, ModuleStatus, Observed, ObservedReplica, Running, Wanted};
+
+/// One report for each replica that is assigned here or still here. `states` is what the HVM says of those
+/// that run.
+pub(crate) fn report(
+    document: &HostDocument,
+    observed: &Observed,
+    states: &BTreeMap<&ReplicaId, &ReplicaState>,
+) -> Vec<ReplicaReport> {
+    let assigned: BTreeMap<&ReplicaId, &Assignment> =
+        document.assignments.iter().map(|assignment| (&assignment.replica, assignment)).collect();
+    let all: BTreeSet<&ReplicaId> = assigned.keys().copied().chain(observed.replicas.keys()).collect();
+    let nothing = ObservedReplica::default();
+    all.into_iter()
+        .filter_map(|replica| {
+            let there = observed.replicas.get(replica).unwrap_or(&nothing);
+            match (&there.running, assigned.get(replica)) {
+                (Some(running), assignment) => {
+                    let state = running_state(there, states.get(replica).copied());
+                    let next = assignment
+                        .filter(|assignment| assignment.generation != running.generation)
+                        .map(|assignment| (assignment.generation, coming_state(assignment, there, observed)));
+                    Some(report_running(replica, running, state, next))
+                }
+                (None, Some(assignment)) => {
+                    let state = coming_state(assignment, there, observed);
+                    Some(report_running(replica, &Running::of(assignment), state, None))
+                }
+                // Its purge is under way or failed; what ran is not known any more.
+                (None, None) => Some(ReplicaReport {
+                    replica: replica.clone(),
+                    generation: Default::default(),
+                    epoch: Default::default(),
+                    image: hvm_types::Digest::from_bytes([0; 32]),
+                    state: match &there.failure {
+                        Some((_, failure)) => ReplicaState::Failed { reason: failure.reason.clone() },
+                        None => ReplicaState::Draining,
+                    },
+                    next: None,
+                }),
+            }
+        })
+        .collect()
+}
+
+fn report_running(
+    replica: &ReplicaId,
+    running: &Running,
+    state: ReplicaState,
+    next: Option<(hvm_types::Generation, ReplicaState)>,
+) -> ReplicaReport {
+    ReplicaReport {
+        replica: replica.clone(),
+        generation: running.generation,
+        epoch: running.epoch,
+        image: running.image,
+        state,
+        next,
+    }
+}
+
+/// The state of what runs.
+fn running_state(there: &ObservedReplica, seen: Option<&ReplicaState>) -> ReplicaState {
+    match (there.activity, seen) {
+        (Some(Activity::Closing), _) => ReplicaState::Draining,
+        (_, Some(state)) => state.clone(),
+        (_, None) => ReplicaState::Recovering,
+    }
+}
+
+/// The state of what is to run and does not yet.
+fn coming_state(assignment: &Assignment, there: &ObservedReplica, observed: &Observed) -> ReplicaState {
+    if matches!(there.activity, Some(Activity::Opening | Activity::Upgrading)) {
+        return ReplicaState::Recovering;
+    }
+    if let Some((tried, failure)) = &there.failure
+        && *tried == Wanted::run(assignment)
+    {
+        return match there.fenced {
+            Some(epoch) => ReplicaState::Fenced { epoch },
+            None => ReplicaState::Failed { reason: failure.reason.clone() },
+        };
+    }
+    match observed.modules.get(&ModuleKey::of(assignment)) {
+        None | Some(ModuleStatus::Ready) => ReplicaState::Assigned,
+        Some(ModuleStatus::Pulling) => ReplicaState::Pulling,
+        Some(ModuleStatus::Verifying) => ReplicaState::Verifying,
+        Some(ModuleStatus::Compiling) => ReplicaState::Compiling,
+        Some(ModuleStatus::Failed(failure)) => ReplicaState::Failed { reason: failure.reason.clone() },
+    }
+}

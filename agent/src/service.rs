@@ -1,0 +1,154 @@
+//! The agent's API: logs, usage and partitions of this host.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
+use hvm_api::v1::agent_server::Agent as AgentApi;
+use hvm_api::{ErrorKind, Failure, v1};
+use hvm_runtime::{Hvm, LogSource, PartitionStatus};
+use hvm_types::{HostId, ReplicaId};
+use tokio::sync::broadcast;
+use tonic::{Request, Response, Status};
+
+use crate::failure_text::with_causes;
+use crate::logs::{LogEntry, Logs, Prefix, StoredLine};
+use crate::reconcile::Registry;
+use crate::usage::UsageLedger;
+
+/// Offers the agent's API. It can be put on the agent's own listener or on another server.
+#[derive(Debug, Clone)]
+pub struct AgentService {
+    pub(crate) host: HostId,
+    pub(crate) hvm: Hvm,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) logs: Logs,
+    pub(crate) usage: Arc<UsageLedger>,
+}
+
+type LogStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AgentApi for AgentService {
+    type GetLogsStream = LogStream;
+
+    async fn get_logs(
+        &self,
+        request: Request<v1::GetLogsRequest>,
+    ) -> Result<Response<Self::GetLogsStream>, Status> {
+        let request = request.into_inner();
+        let prefix = selection(&request.prefix)?;
+        let count = usize::try_from(request.last).unwrap_or(usize::MAX);
+        let followed = self.logs.follow(prefix.clone(), count).await;
+        let (lines, live) =
+            followed.map_err(|error| Failure::new(ErrorKind::Unavailable, with_causes(&error)))?;
+        // In number order, so that the last of each partition stays.
+        let seen = lines.iter().map(|entry| (entry.replica.clone(), entry.line.number)).collect();
+        let stored = stream::iter(lines).map(|entry| Ok(wire_line(entry)));
+        if request.follow {
+            Ok(Response::new(Box::pin(stored.chain(live_lines(live, prefix, seen)))))
+        } else {
+            Ok(Response::new(Box::pin(stored)))
+        }
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<v1::GetUsageRequest>,
+    ) -> Result<Response<v1::GetUsageResponse>, Status> {
+        let prefix = selection(&request.into_inner().prefix)?;
+        self.usage.sample(&self.hvm.usage(), &self.registry);
+        let report = self.usage.report();
+        let partitions = report.partitions.into_iter().filter(|(replica, ..)| prefix.selects(replica));
+        Ok(Response::new(v1::GetUsageResponse {
+            host: self.host.to_string(),
+            since_unix_millis: report.since_unix_millis,
+            partitions: partitions
+                .map(|(replica, meter, stored_bytes)| v1::PartitionUsage {
+                    replica: replica.to_string(),
+                    meter: Some((&meter).into()),
+                    stored_bytes,
+                })
+                .collect(),
+            rest: Some((&report.rest).into()),
+        }))
+    }
+
+    async fn get_partitions(
+        &self,
+        request: Request<v1::GetPartitionsRequest>,
+    ) -> Result<Response<v1::GetPartitionsResponse>, Status> {
+        let prefix = selection(&request.into_inner().prefix)?;
+        let statuses = self.hvm.observe();
+        let (reports, _) = self.registry.report(&statuses);
+        let partitions = reports.into_iter().filter(|report| prefix.selects(&report.replica)).map(|report| {
+            let status = statuses.iter().find(|status| status.id == report.replica);
+            detail(report.into(), status)
+        });
+        Ok(Response::new(v1::GetPartitionsResponse { partitions: partitions.collect() }))
+    }
+}
+
+fn selection(text: &str) -> Result<Prefix, Failure> {
+    text.parse().map_err(|error| Failure::new(ErrorKind::Invalid, error))
+}
+
+fn detail(report: v1::ReplicaReport, status: Option<&PartitionStatus>) -> v1::PartitionDetail {
+    let report = Some(report);
+    let Some(status) = status else { return v1::PartitionDetail { report, ..Default::default() } };
+    let doing = status.doing.first();
+    v1::PartitionDetail {
+        report,
+        sequence: status.sequence.0,
+        mailbox: status.mailbox,
+        instances: status.instances,
+        memory_bytes: status.memory.0,
+        doing: doing.map(|doing| doing.what.clone()).unwrap_or_default(),
+        doing_millis: doing.map_or(0, |doing| millis(doing.since)),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Live lines of the selected partitions that are newer than what was `seen` of each. Where the reader is too slow, a line says
+/// how many it missed.
+fn live_lines(
+    live: broadcast::Receiver<LogEntry>,
+    prefix: Prefix,
+    seen: HashMap<ReplicaId, u64>,
+) -> impl Stream<Item = Result<v1::LogLine, Status>> + Send {
+    let is_new = move |entry: &LogEntry| {
+        seen.get(&entry.replica).is_none_or(|number| entry.line.number > *number)
+            && prefix.selects(&entry.replica)
+    };
+    stream::unfold((live, is_new), |(mut live, is_new)| async move {
+        loop {
+            match live.recv().await {
+                Ok(entry) if is_new(&entry) => return Some((Ok(wire_line(entry)), (live, is_new))),
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    return Some((Ok(missed_line(missed)), (live, is_new)));
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+fn wire_line(entry: LogEntry) -> v1::LogLine {
+    let StoredLine { unix_millis, level, source, text, .. } = entry.line;
+    v1::LogLine { unix_millis, replica: entry.replica.to_string(), level, source, text }
+}
+
+fn missed_line(missed: u64) -> v1::LogLine {
+    v1::LogLine {
+        level: "warn".to_owned(),
+        source: LogSource::Hvm.as_str().to_owned(),
+        text: format!("{missed} lines of this host were skipped: they came faster than they were read"),
+        ..Default::default()
+    }
+}
