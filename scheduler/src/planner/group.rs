@@ -1,0 +1,234 @@
+//! One group while a plan is made.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use hvm_types::{Epoch, Generation, GroupSpec, HostId};
+
+use super::draft::Draft;
+use super::fleet::{Demand, Fleet, Wish};
+use super::seed::GroupSeed;
+use super::{HostRefusal, PlanInput, Refusal, RemoveReason, StepAction};
+use crate::documents::{DeploymentDocument, GroupKey, Ownership, OwnershipDocument};
+
+/// Who owns a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) host: usize,
+    pub(super) ownership: Ownership,
+}
+
+/// A wanted group.
+#[derive(Debug)]
+pub(super) struct Group<'a> {
+    pub(super) key: Arc<GroupKey>,
+    pub(super) spec: &'a GroupSpec,
+    pub(super) deployment: &'a DeploymentDocument,
+    pub(super) demand: Demand,
+    /// By replica number.
+    pub(super) owners: Vec<Option<Owner>>,
+    /// Hosts that must delete older state of this group first.
+    pub(super) purging: BTreeSet<usize>,
+    /// Replicas that a step was planned for.
+    touched: Vec<bool>,
+    neighbours: HashMap<usize, u32>,
+    eligible: Arc<[usize]>,
+    seed: GroupSeed,
+    recorded: OwnershipDocument,
+    /// The epoch of all ownerships that begin in this plan.
+    new_epoch: Option<Epoch>,
+    /// How far [`Fleet::choose`] found hosts to be full.
+    cursor: usize,
+    refusals: Option<Arc<[Refusal]>>,
+}
+
+/// What a replica of `group` needs at `generation`, as it was asked then, if that is still known.
+pub(super) fn demand_at(
+    deployment: &DeploymentDocument,
+    group: &hvm_types::GroupName,
+    generation: Generation,
+) -> Demand {
+    let accepted = deployment.accepted(generation).unwrap_or(&deployment.current);
+    accepted.group(group).or_else(|| deployment.current.group(group)).map(Demand::of).unwrap_or_default()
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(
+        key: GroupKey,
+        spec: &'a GroupSpec,
+        deployment: &'a DeploymentDocument,
+        input: &PlanInput<'a>,
+        fleet: &mut Fleet<'a>,
+    ) -> Self {
+        let copies = usize::try_from(spec.copies()).expect("copies fit the address space");
+        Self {
+            demand: Demand::of(spec),
+            owners: vec![None; copies],
+            purging: BTreeSet::new(),
+            touched: vec![false; copies],
+            neighbours: HashMap::new(),
+            eligible: fleet.eligible(&spec.constraints),
+            seed: GroupSeed::new(&key),
+            recorded: input.ownership.get(&key).map(|document| (*document).clone()).unwrap_or_default(),
+            new_epoch: None,
+            cursor: 0,
+            refusals: None,
+            key: Arc::new(key),
+            spec,
+            deployment,
+        }
+    }
+
+    pub(super) const fn stateful(&self) -> bool {
+        self.spec.is_partitioned()
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.deployment.current.generation
+    }
+
+    /// The numbers of all its replicas.
+    pub(super) fn indexes(&self) -> std::ops::Range<u32> {
+        0..self.spec.copies()
+    }
+
+    pub(super) fn owner(&self, index: u32) -> Option<Owner> {
+        self.owners[at(index)]
+    }
+
+    /// Counts the owners that were found, once all are.
+    pub(super) fn settle_owners(&mut self, fleet: &mut Fleet<'_>, draft: &mut Draft) {
+        for index in self.indexes() {
+            let Some(owner) = self.owner(index) else { continue };
+            fleet.reserve(owner.host, self.demand_of(owner));
+            *self.neighbours.entry(owner.host).or_default() += 1;
+            if self.stateful() && self.recorded.home(index) != Some(fleet.id(owner.host)) {
+                let host = fleet.id(owner.host).clone();
+                self.record(draft, |document, copies| document.set_home(index, copies, &host));
+            }
+        }
+        if !self.purging.is_empty() {
+            self.eligible =
+                self.eligible.iter().copied().filter(|host| !self.purging.contains(host)).collect();
+        }
+    }
+
+    /// What the replica needs at the generation that it runs.
+    pub(super) fn demand_of(&self, owner: Owner) -> Demand {
+        demand_at(self.deployment, &self.key.group, owner.ownership.generation)
+    }
+
+    pub(super) fn home(&self, index: u32) -> Option<&HostId> {
+        self.recorded.home(index).filter(|_| self.stateful())
+    }
+
+    /// Why a host does not take one of its replicas.
+    pub(super) fn refusal(&self, fleet: &Fleet<'_>, host: usize) -> Option<HostRefusal> {
+        let purging = self.purging.contains(&host).then_some(HostRefusal::Purging);
+        fleet.refusal(host, &self.spec.constraints, self.demand).or(purging)
+    }
+
+    /// Why no host takes one of its replicas.
+    pub(super) fn refusals(&mut self, fleet: &Fleet<'_>) -> Arc<[Refusal]> {
+        let Self { refusals, spec, demand, purging, .. } = self;
+        let make = || fleet.refusals(&spec.constraints, *demand, |host| purging.contains(&host));
+        Arc::clone(refusals.get_or_insert_with(make))
+    }
+
+    /// A host for a replica. Give `remember` while hosts only fill: then hosts found full are not asked
+    /// again.
+    pub(super) fn choose(&mut self, fleet: &Fleet<'_>, index: u32, remember: bool) -> Option<usize> {
+        let mut cursor = if remember { self.cursor } else { 0 };
+        let chosen = fleet.choose(
+            &Wish {
+                demand: self.demand,
+                eligible: &self.eligible,
+                neighbours: &self.neighbours,
+                seed: self.seed,
+                index,
+            },
+            &mut cursor,
+        );
+        if remember {
+            self.cursor = cursor;
+        }
+        chosen
+    }
+
+    /// Gives a replica to `host`, and takes it from the owner it had.
+    pub(super) fn place(&mut self, fleet: &mut Fleet<'_>, draft: &mut Draft, index: u32, host: usize) {
+        if let Some(old) = self.owner(index) {
+            fleet.release(old.host, self.demand_of(old));
+            draft.remove(fleet, old.host, &self.key, index);
+            if let Some(count) = self.neighbours.get_mut(&old.host) {
+                *count -= 1;
+            }
+            let host = fleet.id(old.host).clone();
+            draft.step(&self.key, index, StepAction::Remove { host, why: RemoveReason::Moved });
+        }
+        let epoch = self.next_epoch();
+        let ownership = Ownership { generation: self.generation(), epoch };
+        fleet.reserve(host, self.demand);
+        *self.neighbours.entry(host).or_default() += 1;
+        draft.assign(fleet, host, &self.key, index, ownership);
+        self.owners[at(index)] = Some(Owner { host, ownership });
+        let id = fleet.id(host).clone();
+        let stateful = self.stateful();
+        self.record(draft, |document, copies| {
+            document.epoch = epoch;
+            if stateful {
+                document.set_home(index, copies, &id);
+            }
+        });
+        let action = StepAction::Place { host: id, generation: ownership.generation, epoch };
+        self.touch(draft, index, action);
+    }
+
+    /// Tells a replica's owner to run the current generation.
+    pub(super) fn update(&mut self, fleet: &Fleet<'_>, draft: &mut Draft, index: u32) {
+        let generation = self.generation();
+        let Some(owner) = &mut self.owners[at(index)] else { return };
+        let from = std::mem::replace(&mut owner.ownership.generation, generation);
+        let Owner { host, ownership } = *owner;
+        draft.assign(fleet, host, &self.key, index, ownership);
+        let action = StepAction::Update { host: fleet.id(host).clone(), from, to: generation };
+        self.touch(draft, index, action);
+    }
+
+    /// Plans a step for a replica.
+    pub(super) fn touch(&mut self, draft: &mut Draft, index: u32, action: StepAction) {
+        self.touched[at(index)] = true;
+        draft.step(&self.key, index, action);
+    }
+
+    /// How many replicas each host keeps without any step.
+    pub(super) fn kept(&self) -> HashMap<usize, u32> {
+        let mut kept = HashMap::new();
+        for (owner, touched) in self.owners.iter().zip(&self.touched) {
+            if let (Some(owner), false) = (owner, touched) {
+                *kept.entry(owner.host).or_default() += 1;
+            }
+        }
+        kept
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        let Self { new_epoch, recorded, owners, .. } = self;
+        *new_epoch.get_or_insert_with(|| {
+            let owned = owners.iter().flatten().map(|owner| owner.ownership.epoch);
+            owned.fold(recorded.epoch, Epoch::max).next()
+        })
+    }
+
+    fn record(&mut self, draft: &mut Draft, change: impl FnOnce(&mut OwnershipDocument, u32)) {
+        let document = match draft.ownership.get_mut(&*self.key) {
+            Some(document) => document,
+            None => draft.ownership.entry((*self.key).clone()).or_insert(self.recorded.clone()),
+        };
+        change(document, self.spec.copies());
+    }
+}
+
+fn at(index: u32) -> usize {
+    usize::try_from(index).expect("copies fit the address space")
+}
