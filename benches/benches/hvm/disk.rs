@@ -1,0 +1,88 @@
+//! The floors of everything durable: a log that is appended to and synced, and the database that the state engine
+//! stands on, without the engine.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+/// Bytes of key and value of one record, here and in the commits that are measured.
+pub(crate) const RECORD_BYTES: usize = KEY_BYTES + VALUE_BYTES;
+pub(crate) const VALUE_BYTES: usize = 112;
+const KEY_BYTES: usize = 16;
+/// Keys that records go round: few enough to be rewritten, as state is.
+const KEYS: u64 = 10_000;
+
+/// The key of a record, by its number.
+pub(crate) fn key(number: u64) -> String {
+    format!("{:0KEY_BYTES$}", number % KEYS)
+}
+
+/// A folder on the disk that is built on: elsewhere may be memory, where syncing costs nothing.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let parent = env!("CARGO_TARGET_TMPDIR");
+    tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(parent)
+        .expect("the target directory can be written to")
+}
+
+/// A log without any structure: the least that makes a record durable.
+pub(crate) struct RawLog {
+    file: File,
+    records: Vec<u8>,
+    _folder: tempfile::TempDir,
+}
+
+impl RawLog {
+    pub(crate) fn new() -> Self {
+        let folder = folder();
+        let file = File::create(folder.path().join("log")).expect("a new file");
+        Self { file, records: Vec::new(), _folder: folder }
+    }
+
+    /// Empties it, so that it does not fill the disk.
+    pub(crate) fn restart(&mut self) {
+        self.file.set_len(0).and_then(|()| self.file.rewind()).expect("an own file");
+    }
+
+    /// Appends so many records with one write and one fdatasync.
+    pub(crate) fn append(&mut self, records: usize) {
+        self.records.resize(records * RECORD_BYTES, b'r');
+        self.file.write_all(&self.records).and_then(|()| self.file.sync_data()).expect("room on the disk");
+    }
+}
+
+/// fjall as it is, with one keyspace.
+pub(crate) struct BareFjall {
+    database: Database,
+    space: Keyspace,
+    next: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl BareFjall {
+    pub(crate) fn new() -> Self {
+        let folder = folder();
+        let open = |path: &Path| {
+            // As the state engine does.
+            let builder = Database::builder(path).journal_compression(fjall::CompressionType::None);
+            let database = builder.open()?;
+            let space = database.keyspace("state", KeyspaceCreateOptions::default)?;
+            fjall::Result::Ok((database, space))
+        };
+        let (database, space) = open(&folder.path().join("fjall")).expect("a new database");
+        Self { database, space, next: 0, _folder: folder }
+    }
+
+    /// Commits so many records in one batch, synced.
+    pub(crate) fn commit(&mut self, records: usize) {
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        for _ in 0..records {
+            batch.insert(&self.space, key(self.next), [b'r'; VALUE_BYTES]);
+            self.next += 1;
+        }
+        batch.commit().expect("room on the disk");
+    }
+}
