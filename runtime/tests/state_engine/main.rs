@@ -3,5 +3,7 @@
 mod bed;
 mod conformance;
 mod crash;
+mod damage;
+mod disk;
 mod local;
 mod model;

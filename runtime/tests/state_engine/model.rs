@@ -53,7 +53,7 @@ fn change(numbers: &mut Numbers, model: &mut Model, partition: &dyn PartitionSta
                 record.writes.delete(bucket, &key);
                 model.entries.remove(&(bucket.to_owned(), key));
             } else {
-                let longest = if numbers.below(20) == 0 { 200_000 } else { 40 };
+                let longest = if numbers.below(20) == 0 { 500_000 } else { 40 };
                 let value = vec![b'v'; numbers.below(longest + 1)];
                 record.writes.put(bucket, &key, Bytes::from(value.clone()));
                 model.entries.insert((bucket.to_owned(), key), value);

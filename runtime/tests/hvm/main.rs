@@ -1,0 +1,12 @@
+//! The HVM as an embedder uses it, with guests that do every good and bad thing a guest does.
+
+mod bed;
+mod capability;
+mod command;
+mod fault;
+mod idempotency;
+mod isolation;
+mod life;
+mod limit;
+mod observation;
+mod query;
