@@ -151,3 +151,43 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, ResultsError> {
 fn name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn save(folder: &Path, function: &str, round: &str, median: &str) {
+        let round = folder.join("a_group").join(function).join(round);
+        fs::create_dir_all(&round).expect("an own folder");
+        let benchmark = format!(
+            r#"{{"group_id":"a group","function_id":"{function}","throughput":{{"Elements":1000}}}}"#
+        );
+        fs::write(round.join("benchmark.json"), benchmark).expect("an own file");
+        let estimates = format!(r#"{{"median":{{"point_estimate":{median}}}}}"#);
+        fs::write(round.join("estimates.json"), estimates).expect("an own file");
+    }
+
+    #[test]
+    fn rounds_are_read_and_what_else_criterion_keeps_is_not() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        save(folder.path(), SUBJECT, "round-1", "10.5");
+        save(folder.path(), SUBJECT, "round-2", "11.5");
+        save(folder.path(), SUBJECT, "base", "99.0");
+        save(folder.path(), "floor", "round-1", "5.0");
+        let results = Results::read(folder.path()).expect("sound files");
+        let [group] = results.groups.as_slice() else { panic!("not one group: {results:?}") };
+        assert_eq!((group.name.as_str(), group.elements), ("a group", Some(1000.0)));
+        let ours = group.functions.iter().find(|function| function.name == SUBJECT).expect("ours");
+        assert_eq!(ours.rounds.values().copied().collect::<Vec<_>>(), [10.5, 11.5]);
+    }
+
+    #[test]
+    fn a_result_without_its_median_is_named() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        save(folder.path(), SUBJECT, "round-1", "null");
+        let error = Results::read(folder.path()).expect_err("no median").to_string();
+        assert!(error.contains("estimates.json") && error.contains("median"), "{error}");
+        let error = Results::read(&folder.path().join("a_group/hvm/round-1")).expect_err("nothing here");
+        assert!(error.to_string().contains("benches/run"), "{error}");
+    }
+}
