@@ -71,20 +71,24 @@ impl Acknowledged {
         Ok(count)
     }
 
-    /// Opens the file and writes the count. A new file is durable when this returns; an old one keeps its
-    /// place on the disk, so that this passes on a full disk.
+    /// Opens the file and writes the count, durably. An old file keeps its place on the disk, so that this
+    /// passes on a full disk.
     pub(super) fn open(path: &Path, count: Count) -> io::Result<Self> {
         let is_new = !path.exists();
         let file = File::options().write(true).create(true).truncate(false).open(path)?;
         let this = Self { path: path.to_owned(), file };
-        this.write(count)?;
-        if is_new {
-            this.file.sync_all()?;
-            if let Some(directory) = path.parent() {
-                File::open(directory)?.sync_all()?;
-            }
+        this.write_durably(count)?;
+        if is_new && let Some(directory) = path.parent() {
+            File::open(directory)?.sync_all()?;
         }
         Ok(this)
+    }
+
+    /// Writes the count and syncs it. A note of a failure has to be gone from the disk before another batch is
+    /// acknowledged: found after a power cut, it would cut that batch.
+    pub(super) fn write_durably(&self, count: Count) -> io::Result<()> {
+        self.write(count)?;
+        self.file.sync_data()
     }
 
     pub(super) fn write(&self, count: Count) -> io::Result<()> {
@@ -93,7 +97,7 @@ impl Acknowledged {
 
     /// Notes that a batch failed. A failure of the note itself is logged: the disk is failing anyway.
     pub(super) fn write_failed(&self, count: Count) {
-        let note = self.write(Count { failed: true, ..count }).and_then(|()| self.file.sync_data());
+        let note = self.write_durably(Count { failed: true, ..count });
         if let Err(error) = note {
             tracing::warn!(%error, "the failed batch was not noted in {}", self.path.display());
         }

@@ -172,3 +172,44 @@ fn random_name() -> [u8; 16] {
     }
     name
 }
+
+#[cfg(test)]
+mod tests {
+    use hvm_types::{Meter, Sequence};
+
+    use super::*;
+    use crate::state::{CommitRecord, WriteSet};
+
+    #[test]
+    fn a_batch_that_failed_before_a_restart_is_cut() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("acknowledged");
+        let id: ReplicaId = "ledger/accounts/0".parse().expect("a valid id");
+        let start = || LocalEngine::start(LocalConfig::new(directory.path())).expect("the engine starts");
+        let engine = start();
+        let partition = engine.open(&id, Epoch(1)).expect("the partition opens");
+        let record = || CommitRecord {
+            writes: WriteSet::default(),
+            idempotency: None,
+            meter: Meter::default(),
+            quota: ByteSize::mib(1),
+            unix_millis: 0,
+        };
+        for expected in 1..=3 {
+            assert_eq!(partition.commit(record()).wait(), Ok(Sequence(expected)));
+        }
+        drop((partition, engine));
+        // As if the sync of the third record had failed: it is in the journal, but was never answered.
+        let count = Acknowledged::read(&path).expect("the file").expect("a count");
+        let failed = Count { batches: count.batches - 1, failed: true, ..count };
+        drop(Acknowledged::open(&path, failed).expect("the file is written"));
+
+        let engine = start();
+        assert_eq!(Acknowledged::read(&path).expect("the file"), Some(Count { failed: false, ..failed }));
+        let partition = engine.open(&id, Epoch(1)).expect("the partition opens");
+        assert_eq!(partition.sequence(), Ok(Sequence(2)));
+        assert_eq!(partition.commit(record()).wait(), Ok(Sequence(3)));
+        drop((partition, engine));
+        assert_eq!(start().partitions().expect("a list")[0].sequence, Sequence(3));
+    }
+}

@@ -105,10 +105,7 @@ impl Committer {
         }
         *self.shared.published() = Ok(store.view());
         self.store = Some(store);
-        if let Err(error) = self.acknowledged.write(self.count()) {
-            tracing::warn!(%error, "the count of acknowledged batches was not written");
-        }
-        Ok(())
+        self.acknowledged.write_durably(self.count()).map_err(|error| Setback::Later(error.to_string()))
     }
 }
 
