@@ -1,9 +1,11 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use hvm_appimage::KeyAlgorithm;
+use hvm_types::PackageName;
 
 /// Build, pack, sign and look at AppImages: whole apps of WebAssembly components in one signed file.
 #[derive(Debug, Parser)]
@@ -21,6 +23,7 @@ From nothing to a signed app:
   appimage-tool keygen --out author                # once: author (keep it secret) and author.pub
   appimage-tool sign hello.aimg --key author
   appimage-tool verify hello.aimg --trust author.pub
+  appimage-tool run hello.aimg --listen 127.0.0.1:8080
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage.";
 
@@ -40,6 +43,8 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Show what is in an image
     Inspect(Inspect),
+    /// Serve one package of an image on this machine, without an agent
+    Run(Run),
 }
 
 #[derive(Debug, Args)]
@@ -165,4 +170,46 @@ pub(crate) struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  appimage-tool run hello-1.0.0.aimg --listen 127.0.0.1:8080
+  appimage-tool run ledger-1.0.0.aimg --listen 127.0.0.1:8080 --data ./state --env CURRENCY=EUR
+
+One partition answers every request, in the same HVM that hosts use and with the default limits. It is granted what
+the package requests; origins for outgoing HTTP have to be named. Digests are always checked, signatures where
+--trust is given. Stop it with Ctrl-C: requests under way are finished.")]
+pub(crate) struct Run {
+    /// The image
+    pub(crate) file: PathBuf,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Run it only if it is signed: a public key or a trust policy, as for verify
+    #[arg(long, value_name = "KEY.pub|POLICY.toml")]
+    pub(crate) trust: Option<PathBuf>,
+    /// The package to run; may be left out where the image has only one
+    #[arg(long)]
+    pub(crate) package: Option<PackageName>,
+    /// A value that the guest reads as configuration and in its environment; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Where durable state is kept; without it, in a directory that goes when the program ends
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// An origin that the guest may call, such as https://rates.example; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) http: Vec<String>,
+    /// Let commands call those origins too: a repeated command repeats its calls
+    #[arg(long)]
+    pub(crate) http_in_commands: bool,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
 }

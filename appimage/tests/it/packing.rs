@@ -116,7 +116,7 @@ fn a_component_that_asks_for_more_than_its_package_is_refused_by_name() {
     let PackError::Build(BuildError::Component { package, source }) = &error else { panic!("{error}") };
     assert_eq!(package.as_str(), "admin");
     assert!(matches!(source, ComponentError::NotRequested { capability: Capability::OutgoingHttp, .. }));
-    let text = error.to_string();
+    let text = source.to_string();
     assert!(
         text.contains("imports wasi:http/outgoing-handler@0.2.0, which needs the capability outgoing-http")
     );

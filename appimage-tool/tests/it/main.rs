@@ -1,0 +1,5 @@
+//! `appimage-tool` as a person uses it.
+
+mod commands;
+mod serving;
+mod workplace;
