@@ -12,7 +12,7 @@ use clap::Parser as _;
 use crate::arguments::Arguments;
 
 fn main() -> ExitCode {
-    match command::run(Arguments::parse().command) {
+    match command::execute(Arguments::parse().command) {
         Ok(output) => {
             // Whoever closed our output early has read enough.
             let _ = std::io::stdout().write_all(output.as_bytes());

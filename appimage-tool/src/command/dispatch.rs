@@ -4,8 +4,8 @@ use super::{build, inspect, keygen, new, pack, run, sign, verify};
 use crate::arguments::Command;
 use crate::failure::Failure;
 
-/// Runs a command.
-pub(crate) fn run(command: Command) -> Result<String, Failure> {
+/// Does what a command says.
+pub(crate) fn execute(command: Command) -> Result<String, Failure> {
     match command {
         Command::New(arguments) => new::run(&arguments),
         Command::Build(arguments) => build::run(&arguments),

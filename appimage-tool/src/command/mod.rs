@@ -12,4 +12,4 @@ mod sign;
 mod size_text;
 mod verify;
 
-pub(crate) use dispatch::run;
+pub(crate) use dispatch::execute;
