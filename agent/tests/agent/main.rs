@@ -1,0 +1,11 @@
+//! The agent as a whole: over real gRPC to a scheduler that only hands out what a test put into it, and over
+//! real HTTP to real guests.
+
+mod api;
+mod converge;
+mod forward;
+mod ingress;
+mod restart;
+mod start;
+mod support;
+mod trust;

@@ -1,0 +1,13 @@
+//! What the tests share: images, a scheduler that says what the test says, an agent, a client.
+
+mod client;
+mod document;
+mod host;
+mod image;
+mod scheduler;
+
+pub(crate) use client::Client;
+pub(crate) use document::{assignments, document};
+pub(crate) use host::{Host, eventually};
+pub(crate) use image::{Image, Keys};
+pub(crate) use scheduler::Scheduler;
