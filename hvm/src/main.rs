@@ -1,2 +1,28 @@
-//! Stub.
-fn main() {}
+//! `hvm`, the operator's program: parses the command line, runs one command, turns its outcome into an
+//! exit code. 0: done; 1: refused or failed; 2: wrong usage.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
+
+mod cli;
+mod client;
+mod command;
+mod failure;
+mod image_upload;
+mod settings;
+mod signals;
+mod table;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match command::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}

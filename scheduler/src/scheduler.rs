@@ -85,30 +85,30 @@ impl Scheduler {
         Ok(Self { core, reconcile_loop })
     }
 
-    /// Opens a scheduler and serves it on `listener`.
-    ///
-    /// # Errors
-    /// Those of [`Self::open`].
-    pub async fn start(
-        config: SchedulerConfig,
-        listener: TcpListener,
-    ) -> Result<SchedulerHandle, StartError> {
-        Self::open(config).await?.serve(listener, |routes| routes)
-    }
-
-    /// Serves on `listener`, with the services that `more` adds beside its own.
+    /// Serves it on `listener`, together with what `extend` adds: `|routes| routes` adds nothing.
     ///
     /// # Errors
     /// Where the listener has no address.
     pub fn serve(
         self,
         listener: TcpListener,
-        more: impl FnOnce(Routes) -> Routes,
+        extend: impl FnOnce(Routes) -> Routes,
     ) -> Result<SchedulerHandle, StartError> {
-        let routes = more(routes(&self.core));
+        let routes = extend(routes(&self.core));
         let server = Server::start(routes, self.core.stop.clone(), listener)
             .map_err(|error| StartError::new(&error))?;
         Ok(SchedulerHandle { scheduler: self, server })
+    }
+
+    /// Opens a scheduler and serves it on `listener`.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and [`Self::serve`].
+    pub async fn start(
+        config: SchedulerConfig,
+        listener: TcpListener,
+    ) -> Result<SchedulerHandle, StartError> {
+        Self::open(config).await?.serve(listener, |routes| routes)
     }
 
     /// Stops planning and ends all streams. What hosts run goes on running.

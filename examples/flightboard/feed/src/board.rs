@@ -37,10 +37,7 @@ impl Board {
 pub(crate) fn compute(flights: &[Flight], times: impl Fn(usize) -> u64) -> BTreeMap<String, Board> {
     let mut boards = BTreeMap::<String, Board>::new();
     for (number, flight) in flights.iter().enumerate() {
-        boards
-            .entry(flight.origin.clone())
-            .or_default()
-            .add(flight, times(number));
+        boards.entry(flight.origin.clone()).or_default().add(flight, times(number));
     }
     boards
 }

@@ -16,15 +16,8 @@ const PROBLEMS_SHOWN: usize = 5;
 /// Asks for every airport of the file and compares.
 pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<()> {
     let flights = read(&args.file)?;
-    let journal = args
-        .journal
-        .as_deref()
-        .map(Journal::read)
-        .transpose()?
-        .unwrap_or_default();
-    let least = compute(&flights, |number| {
-        args.feeds + u64::from(journal.acked.contains(&number))
-    });
+    let journal = args.journal.as_deref().map(Journal::read).transpose()?.unwrap_or_default();
+    let least = compute(&flights, |number| args.feeds + u64::from(journal.acked.contains(&number)));
     let most = compute(&flights, |number| {
         args.feeds + u64::from(journal.acked.contains(&number) || journal.sent.contains(&number))
     });
@@ -35,15 +28,10 @@ pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<()> {
         let answer = ask(&client, airport).await?;
         let most = &most[airport];
         if least == most && answer != *least {
-            problems.push(format!(
-                "{airport}: the app says {answer:?}, the file says {least:?}"
-            ));
+            problems.push(format!("{airport}: the app says {answer:?}, the file says {least:?}"));
         } else if answer.flights < least.flights || answer.flights > most.flights {
             let (low, high) = (least.flights, most.flights);
-            problems.push(format!(
-                "{airport}: the app has {} flights, not {low} to {high}",
-                answer.flights
-            ));
+            problems.push(format!("{airport}: the app has {} flights, not {low} to {high}", answer.flights));
         }
         answers.insert(airport, answer);
     }
@@ -52,17 +40,8 @@ pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<()> {
     let (acked, unanswered) = (journal.acked.len(), journal.sent.len());
     println!("{} airports, {total} flights in the app", answers.len());
     if !problems.is_empty() {
-        let shown = problems
-            .iter()
-            .take(PROBLEMS_SHOWN)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("\n  ");
-        bail!(
-            "{} of {} airports differ:\n  {shown}",
-            problems.len(),
-            answers.len()
-        );
+        let shown = problems.iter().take(PROBLEMS_SHOWN).cloned().collect::<Vec<_>>().join("\n  ");
+        bail!("{} of {} airports differ:\n  {shown}", problems.len(), answers.len());
     }
     if args.journal.is_some() && unanswered > 0 {
         println!(
@@ -93,10 +72,6 @@ fn print_busiest(answers: &BTreeMap<&String, Board>) {
     boards.sort_by_key(|(airport, board)| (Reverse(board.flights), *airport));
     println!("busiest airports    flights    mean delay");
     for (airport, board) in boards.into_iter().take(BUSIEST_SHOWN) {
-        println!(
-            "  {airport:<16}  {:>7}    {:>6.1} min",
-            board.flights,
-            board.mean_delay()
-        );
+        println!("  {airport:<16}  {:>7}    {:>6.1} min", board.flights, board.mean_delay());
     }
 }

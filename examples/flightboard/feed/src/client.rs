@@ -30,10 +30,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = HyperClient::builder(TokioExecutor::new()).build(connector);
-        Self {
-            http,
-            base: base.trim_end_matches('/').to_owned(),
-        }
+        Self { http, base: base.trim_end_matches('/').to_owned() }
     }
 
     /// Sends a command.
@@ -50,8 +47,7 @@ impl Client {
 
     /// Sends a query.
     pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.call(http::Request::get(format!("{}{path}", self.base)).body(Full::default())?)
-            .await
+        self.call(http::Request::get(format!("{}{path}", self.base)).body(Full::default())?).await
     }
 
     async fn call(&self, request: http::Request<Full<Bytes>>) -> anyhow::Result<Answer> {
@@ -61,8 +57,6 @@ impl Client {
             let body = response.into_body().collect().await?.to_bytes();
             anyhow::Ok(Answer { status, body })
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, answer)
-            .await
-            .context("no answer in time")?
+        tokio::time::timeout(ANSWER_TIMEOUT, answer).await.context("no answer in time")?
     }
 }

@@ -33,12 +33,7 @@ struct Feed {
 /// Sends the file.
 pub(crate) async fn send(args: SendArgs) -> anyhow::Result<()> {
     let flights = read(&args.file)?;
-    let journal = args
-        .journal
-        .as_deref()
-        .map(Journal::read)
-        .transpose()?
-        .unwrap_or_default();
+    let journal = args.journal.as_deref().map(Journal::read).transpose()?.unwrap_or_default();
     let total = flights.len();
     let progress = ProgressBar::new(total as u64).with_position(journal.acked.len() as u64);
     progress.set_style(ProgressStyle::with_template(
@@ -58,9 +53,8 @@ pub(crate) async fn send(args: SendArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let before = feed.journal.borrow().acked.len();
     let senders = LocalSet::new();
-    let handles: Vec<_> = (0..args.connections.max(1))
-        .map(|_| senders.spawn_local(Rc::clone(&feed).sender()))
-        .collect();
+    let handles: Vec<_> =
+        (0..args.connections.max(1)).map(|_| senders.spawn_local(Rc::clone(&feed).sender())).collect();
     let outcome = senders
         .run_until(async {
             for handle in handles {
@@ -77,15 +71,9 @@ pub(crate) async fn send(args: SendArgs) -> anyhow::Result<()> {
     outcome?;
     let acked = journal.acked.len();
     let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "{acked} of {total} flights acknowledged ({} new in {seconds:.1} s)",
-        acked - before
-    );
+    println!("{acked} of {total} flights acknowledged ({} new in {seconds:.1} s)", acked - before);
     if feed.lost.get() {
-        bail!(
-            "the server went away; {} flights were sent and not answered",
-            journal.sent.len()
-        );
+        bail!("the server went away; {} flights were sent and not answered", journal.sent.len());
     }
     Ok(())
 }
@@ -142,11 +130,7 @@ impl Feed {
         let a_line_is_due = self.last_line.get().elapsed() > Duration::from_secs(1);
         if a_line_is_due && !std::io::stderr().is_terminal() {
             self.last_line.set(Instant::now());
-            eprintln!(
-                "{}/{} flights acknowledged",
-                journal.acked.len(),
-                self.flights.len()
-            );
+            eprintln!("{}/{} flights acknowledged", journal.acked.len(), self.flights.len());
         }
     }
 }

@@ -1,10 +1,6 @@
 //! `flightboard-feed`: a client of the flightboard example. It sends the flights of a file, one command
 //! each, and compares the app's answers with what it computes from the file itself.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command-line program prints"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
 
 mod board;
 mod check;

@@ -1,0 +1,249 @@
+//! The command line: what can be said, and the text that teaches it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// Runs signed WebAssembly apps as durable partitions.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hvm",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "A first run, with an image made and signed by appimage-tool:\n  \
+        hvm dev --trust app.pub            # everything in one process\n  \
+        hvm deploy app.yaml                # in another terminal\n  \
+        hvm status\n\n\
+        Every listing takes --json. Exit codes: 0 done, 1 refused or failed, 2 wrong usage."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run scheduler and agent in one process, for one machine.
+    ///
+    /// State, images and logs stay in the data directory: start it again there and everything that was
+    /// declared runs again. SIGINT or SIGTERM drains and stops it.
+    Dev(DevArgs),
+    /// Run the agent of this host: it fetches, verifies and runs what the scheduler assigns to it.
+    ///
+    /// Without the scheduler it keeps running what it has.
+    Agent(AgentArgs),
+    /// Run the scheduler: it stores what is declared and assigns it to hosts.
+    Scheduler(SchedulerArgs),
+    /// Send images to the scheduler, or list those it has.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Show what deploying a file would do, and why; change nothing.
+    Plan(PlanArgs),
+    /// Declare a deployment: make what runs be what the file says.
+    ///
+    /// Sends the image where the file names one, declares the deployment and waits until every copy
+    /// serves. Deploying an unchanged file changes nothing.
+    Deploy(DeployArgs),
+    /// Show what was declared and what runs.
+    Status(StatusArgs),
+    /// Show the hosts.
+    Hosts(ListArgs),
+    /// Show the log lines of an app's partitions.
+    Logs(LogsArgs),
+    /// Show what each partition used.
+    Usage(UsageArgs),
+    /// Stop a deployment. Its durable state stays, unless --purge is given.
+    Stop(StopArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// Address of the scheduler's API.
+    #[arg(long, env = "HVM_API", default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    pub(crate) api: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The part of the settings that says how partitions run on this host.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct DevArgs {
+    /// TOML file with these settings; flags and environment go before it.
+    #[arg(long, env = "HVM_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory for state, images and logs [default: hvm-data].
+    #[arg(long, env = "HVM_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Whose images may run: a public key (from appimage-tool keygen) or a trust policy in TOML.
+    #[arg(long, env = "HVM_TRUST", value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Where requests to the apps arrive [default: 127.0.0.1:8080].
+    #[arg(long, env = "HVM_INGRESS", value_name = "ADDR:PORT")]
+    pub(crate) ingress: Option<SocketAddr>,
+    /// Where this program's other commands arrive [default: 127.0.0.1:7070].
+    #[arg(long, env = "HVM_API", value_name = "ADDR:PORT")]
+    pub(crate) api: Option<SocketAddr>,
+    /// Threads that run partitions [default: one per processor].
+    #[arg(long, env = "HVM_WORKERS", value_name = "N")]
+    pub(crate) workers: Option<std::num::NonZeroUsize>,
+    /// Memory for all partitions together, in MB [default: three quarters of the machine's].
+    #[arg(long, env = "HVM_MEMORY", value_name = "MB")]
+    pub(crate) memory: Option<u64>,
+    /// Processor share for all partitions together, in MHz [default: the machine's].
+    #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
+    pub(crate) cpu: Option<u32>,
+}
+
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct AgentArgs {
+    /// TOML file with these settings; flags and environment go before it.
+    #[arg(long, env = "HVM_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// This host's name, unique among the hosts [default: the machine's host name].
+    #[arg(long, env = "HVM_HOST", value_name = "NAME")]
+    pub(crate) host: Option<String>,
+    /// Address of the scheduler's API [default: 127.0.0.1:7070].
+    #[arg(long, env = "HVM_SCHEDULER", value_name = "HOST:PORT")]
+    pub(crate) scheduler: Option<String>,
+    /// Directory for state, images and logs [default: hvm-data].
+    #[arg(long, env = "HVM_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Whose images may run: a public key (from appimage-tool keygen) or a trust policy in TOML.
+    #[arg(long, env = "HVM_TRUST", value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Where requests to the apps arrive [default: 127.0.0.1:8080].
+    #[arg(long, env = "HVM_INGRESS", value_name = "ADDR:PORT")]
+    pub(crate) ingress: Option<SocketAddr>,
+    /// Where logs and usage of this host are asked for [default: 127.0.0.1:7071].
+    #[arg(long, env = "HVM_AGENT_API", value_name = "ADDR:PORT")]
+    pub(crate) api: Option<SocketAddr>,
+    /// `host:port` of the ingress as other hosts reach it [default: where it listens].
+    #[arg(long, env = "HVM_ADVERTISE_INGRESS", value_name = "HOST:PORT")]
+    pub(crate) advertise_ingress: Option<String>,
+    /// `host:port` of this host's API as operators reach it [default: where it listens].
+    #[arg(long, env = "HVM_ADVERTISE_API", value_name = "HOST:PORT")]
+    pub(crate) advertise_api: Option<String>,
+    /// Attribute that constraints compare, such as zone=a; may be repeated.
+    #[arg(long = "attribute", value_name = "NAME=VALUE")]
+    pub(crate) attributes: Vec<String>,
+    /// Threads that run partitions [default: one per processor].
+    #[arg(long, env = "HVM_WORKERS", value_name = "N")]
+    pub(crate) workers: Option<std::num::NonZeroUsize>,
+    /// Memory for all partitions together, in MB [default: three quarters of the machine's].
+    #[arg(long, env = "HVM_MEMORY", value_name = "MB")]
+    pub(crate) memory: Option<u64>,
+    /// Processor share for all partitions together, in MHz [default: the machine's].
+    #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
+    pub(crate) cpu: Option<u32>,
+}
+
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct SchedulerArgs {
+    /// TOML file with these settings; flags and environment go before it.
+    #[arg(long, env = "HVM_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory for what was declared and for images [default: hvm-data].
+    #[arg(long, env = "HVM_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where agents and this program's other commands arrive [default: 127.0.0.1:7070].
+    #[arg(long, env = "HVM_API", value_name = "ADDR:PORT")]
+    pub(crate) api: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Send an image file to the scheduler. What is there already is not sent again.
+    Push {
+        /// The image, a file ending in .aimg.
+        file: PathBuf,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// List the images that the scheduler has.
+    Ls(ListArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The deployment file, YAML or JSON.
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// The deployment file, YAML or JSON.
+    pub(crate) file: PathBuf,
+    /// Return when it is declared, without waiting until it runs.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Longest wait until everything runs, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// One deployment; all where it is missing.
+    pub(crate) deployment: Option<String>,
+    /// One line for each copy, not for each group.
+    #[arg(long)]
+    pub(crate) partitions: bool,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// A deployment, deployment/group or deployment/group/number.
+    pub(crate) of: String,
+    /// How many of the stored lines to show first.
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "LINES")]
+    pub(crate) last: u32,
+    /// Go on with new lines as they come.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// A deployment, deployment/group or deployment/group/number; all where it is missing.
+    pub(crate) of: Option<String>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// The deployment.
+    pub(crate) deployment: String,
+    /// Also delete the durable state of its partitions. It can't be undone.
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// Return at once, without waiting until it is gone from every host.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}

@@ -1,0 +1,55 @@
+//! `hvm logs`: the lines of an app's partitions, from all hosts, by time.
+
+use hvm_api::v1;
+use serde_json::json;
+use tokio_stream::{StreamExt, StreamMap};
+
+use crate::cli::LogsArgs;
+use crate::client::Control;
+use crate::failure::Failure;
+
+/// Runs `hvm logs`.
+pub(crate) async fn logs(args: LogsArgs) -> Result<(), Failure> {
+    let mut control = Control::connect(&args.list.api).await?;
+    let request = v1::GetLogsRequest { prefix: args.of.clone(), last: args.last, follow: args.follow };
+    let mut streams = StreamMap::new();
+    for (host, mut agent) in control.agents().await? {
+        let stream = agent.get_logs(request.clone()).await.map_err(|s| Failure::of_call(&host, &s))?;
+        streams.insert(host, stream.into_inner());
+    }
+    if args.follow {
+        while let Some((host, line)) = streams.next().await {
+            print(&line.map_err(|status| Failure::of_call(&host, &status))?, args.list.json);
+        }
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    while let Some((host, line)) = streams.next().await {
+        lines.push(line.map_err(|status| Failure::of_call(&host, &status))?);
+    }
+    lines.sort_by_key(|line| line.unix_millis);
+    let surplus = lines.len().saturating_sub(usize::try_from(args.last).unwrap_or(usize::MAX));
+    for line in &lines[surplus..] {
+        print(line, args.list.json);
+    }
+    Ok(())
+}
+
+fn print(line: &v1::LogLine, json: bool) {
+    if json {
+        let value = json!({
+            "unix_millis": line.unix_millis, "partition": line.replica, "level": line.level,
+            "source": line.source, "text": line.text,
+        });
+        println!("{value}");
+    } else {
+        let time = timestamp(line.unix_millis);
+        println!("{time}  {}  {:<5}  {:<7}  {}", line.replica, line.level, line.source, line.text);
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn timestamp(unix_millis: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(unix_millis);
+    humantime::format_rfc3339_millis(time).to_string()
+}

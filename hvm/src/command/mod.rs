@@ -1,0 +1,13 @@
+//! The commands: each module is one, from its arguments to what it prints.
+
+mod daemon;
+mod deploy;
+mod image;
+mod logs;
+mod plan;
+mod run;
+mod status;
+mod stop;
+mod usage;
+
+pub(crate) use run::run;
