@@ -1,8 +1,8 @@
 //! Durable state of partitions: what a command changed, committed as one record before anybody hears of it.
 //!
 //! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface; [`LocalEngine`] keeps the state on
-//! this host's disk. Every engine must pass the suite in
-//! `tests/state_engine/conformance.rs`. The rules that all engines keep:
+//! this host's disk. Every engine must pass the suite `tests/state_engine/conformance.rs`. The rules that all
+//! engines keep:
 //!
 //! - A commit is one record: writes, answer and meter together, durable before its future resolves.
 //! - Per partition, records strictly grow in (epoch, sequence). A handle of an older epoch never commits.
@@ -10,7 +10,8 @@
 //! - One idempotency key is applied at most once within its window.
 //! - Damaged state is an error, never a guess.
 //!
-//! Nothing here knows of guests, requests or routes, and no decision reads a clock: time is passed in.
+//! Nothing here knows of guests, requests or routes, and nothing that is stored depends on a clock:
+//! time is passed in.
 
 mod answer;
 mod engine;

@@ -21,7 +21,7 @@ const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Aim of a table's size. Merging then rewrites some tens of MiB at a time, which the reserve covers.
 const TABLE_BYTES: u64 = 8 << 20;
 /// Most bytes of journal: what is read again after a crash.
-const JOURNAL_BYTES: u64 = 256 << 20;
+const JOURNAL_BYTES: u64 = 128 << 20;
 const WORKER_THREADS: usize = 2;
 /// Above these, writing waits for the database's workers: below the numbers at which fjall itself would
 /// wait, which it does without end when its workers have failed.
