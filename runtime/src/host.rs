@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hvm_types::{Meter, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
 use crate::memory::HostMemory;
@@ -87,21 +88,28 @@ impl Host {
         usize::try_from(place % count).expect("smaller than the number of workers")
     }
 
-    /// Places of the pool for one instance, at once or never.
-    pub(crate) fn try_slot(&self, permits: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_many_owned(permits).ok()
+    /// Places of the pool for one instance, at once or never. Where none is free, idle instances of this worker
+    /// make room.
+    pub(crate) fn slot_now(&self, permits: u32) -> Option<OwnedSemaphorePermit> {
+        loop {
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_many_owned(permits) {
+                return Some(slot);
+            }
+            if !Local::current().is_some_and(|local| local.reclaim_one()) {
+                return None;
+            }
+        }
     }
 
     /// Places of the pool for one instance. Where none is free, idle instances make room, here first; then it
-    /// waits, as long as its caller does.
-    pub(crate) async fn slot(&self, permits: u32) -> Result<OwnedSemaphorePermit, RequestError> {
-        loop {
-            if let Some(slot) = self.try_slot(permits) {
-                return Ok(slot);
-            }
-            if !Local::current().is_some_and(|local| local.reclaim_one()) {
-                break;
-            }
+    /// waits.
+    pub(crate) async fn slot(
+        &self,
+        permits: u32,
+        until: Instant,
+    ) -> Result<OwnedSemaphorePermit, RequestError> {
+        if let Some(slot) = self.slot_now(permits) {
+            return Ok(slot);
         }
         self.waiting_for_slots.fetch_add(1, Relaxed);
         let _waits = WaitsForSlot(&self.waiting_for_slots);
@@ -112,7 +120,8 @@ impl Host {
                 }
             }));
         }
-        Arc::clone(&self.slots).acquire_many_owned(permits).await.map_err(|_| RequestError::Stopped)
+        let slot = timeout_at(until, Arc::clone(&self.slots).acquire_many_owned(permits)).await;
+        slot.map_err(|_| RequestError::HostFull)?.map_err(|_| RequestError::Stopped)
     }
 
     /// Whether an instance may stay in memory after its request.

@@ -131,7 +131,11 @@ impl Hvm {
     ) -> Result<Response<ResponseBody>, RequestError> {
         let (sender, receiver) = oneshot::channel();
         self.hand_over(id, request, sender).await?;
-        receiver.await.unwrap_or(Err(RequestError::Stopped))
+        receiver.await.unwrap_or_else(|_| {
+            let stopping = *self.0.stop.borrow();
+            let reason = "it broke off in this request; see its log".to_owned();
+            Err(if stopping { RequestError::Stopped } else { RequestError::Internal { reason } })
+        })
     }
 
     async fn hand_over(
@@ -193,9 +197,10 @@ impl Hvm {
         self.0.stop();
         // Joining blocks, so it is no worker's and no executor's business.
         let (sender, receiver) = oneshot::channel();
-        let running = Arc::clone(&self.0);
+        let (threads, ticker) = self.0.take_threads();
         std::thread::spawn(move || {
-            running.join();
+            join(threads);
+            drop(ticker);
             if sender.send(()).is_err() {
                 tracing::debug!("nobody waits for the workers any more");
             }
@@ -219,14 +224,17 @@ impl Running {
         self.stop.send_replace(true);
     }
 
-    fn join(&self) {
+    fn take_threads(&self) -> (Vec<JoinHandle<()>>, Option<Ticker>) {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a worker thread had panicked");
-            }
+        (threads, self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take())
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a worker thread had panicked");
         }
-        drop(self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

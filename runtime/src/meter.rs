@@ -109,23 +109,6 @@ impl MeterCell {
     }
 }
 
-/// What `now` counts beyond `before`.
-pub(crate) fn since(now: &Meter, before: &Meter) -> Meter {
-    Meter {
-        cpu: now.cpu.saturating_sub(before.cpu),
-        wall: now.wall.saturating_sub(before.wall),
-        memory_byte_seconds: now.memory_byte_seconds.saturating_sub(before.memory_byte_seconds),
-        succeeded: now.succeeded.saturating_sub(before.succeeded),
-        rejected: now.rejected.saturating_sub(before.rejected),
-        failed: now.failed.saturating_sub(before.failed),
-        refused: now.refused.saturating_sub(before.refused),
-        state_read_bytes: now.state_read_bytes.saturating_sub(before.state_read_bytes),
-        state_written_bytes: now.state_written_bytes.saturating_sub(before.state_written_bytes),
-        received_bytes: now.received_bytes.saturating_sub(before.received_bytes),
-        sent_bytes: now.sent_bytes.saturating_sub(before.sent_bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +130,6 @@ mod tests {
         let meter = MeterCell::starting_at(&before);
         assert_eq!(meter.read(), before);
         meter.count_sent(5);
-        assert_eq!(since(&meter.read(), &before), Meter { sent_bytes: 5, ..Meter::default() });
+        assert_eq!(meter.read().saturating_sub(&before), Meter { sent_bytes: 5, ..Meter::default() });
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use hvm_types::{ReplicaId, ReplicaState};
 
 use super::Partition;
-use crate::CloseError;
+use crate::{CloseError, LogLevel};
 use crate::capability::unix_millis;
 use crate::state::{CommitRecord, WriteSet};
 use crate::worker::{Local, Slot};
@@ -26,6 +26,7 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
     if partitions.get(&id).is_some_and(is_same) {
         partitions.remove(&id);
         partition.observed.set_state(ReplicaState::Stopped);
+        partition.log.host(LogLevel::Info, "stopped");
         partition.host.unregister(&partition.observed);
         drop(partitions);
         partition.drop_all_instances();
@@ -51,7 +52,7 @@ impl Partition {
         let version = self.version();
         let Some(state) = &version.state else { return };
         let meter = self.observed.read_meter();
-        let used = crate::meter::since(&meter, &self.committed_meter.borrow());
+        let used = meter.saturating_sub(&self.committed_meter.borrow());
         if used.requests() == 0 {
             return;
         }

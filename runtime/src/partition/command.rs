@@ -65,6 +65,10 @@ impl Partition {
         deadline: tokio::time::Instant,
     ) -> Answer {
         let version = self.version();
+        let limit = version.spec.resources.deadline.0;
+        if tokio::time::Instant::now() >= deadline {
+            return Err(RequestError::Deadline { limit });
+        }
         let Some(state) = &version.state else {
             return Err(RequestError::Internal { reason: "a command without state".to_owned() });
         };
@@ -77,8 +81,7 @@ impl Partition {
         let outcome = {
             let _doing = self.observed.begin(head.method.clone(), head.uri.clone());
             let began = Instant::now();
-            let limit = version.spec.resources.deadline.0;
-            let running = self.run_in_guest(&version, Request::from_parts(head, Full::new(body)));
+            let running = self.run_in_guest(&version, Request::from_parts(head, Full::new(body)), deadline);
             let outcome = timeout_at(deadline, Box::pin(running)).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
@@ -114,8 +117,9 @@ impl Partition {
         &self,
         version: &Version,
         request: Request<Full<Bytes>>,
+        until: tokio::time::Instant,
     ) -> Result<Outcome, RequestError> {
-        let mut instance = version.check_out(&self.host, &self.observed, Pool::Command).await?;
+        let mut instance = version.check_out(&self.host, &self.observed, Pool::Command, until).await?;
         instance.begin(Access::Command);
         let answered = answer_whole(&mut instance, request, version.spec.resources.response_body).await;
         let effects = instance.end();
@@ -142,7 +146,7 @@ impl Partition {
         let record = CommitRecord {
             writes: effects.writes.clone(),
             idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, head, body)),
-            meter: crate::meter::since(&meter, &self.committed_meter.borrow()),
+            meter: meter.saturating_sub(&self.committed_meter.borrow()),
             quota: version.spec.resources.storage,
             unix_millis: unix_millis(),
         };

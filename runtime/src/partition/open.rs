@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::observed::Observed;
 use crate::state::{self, PartitionState};
 use crate::worker::{Local, Slot};
-use crate::{OpenError, PartitionSpec};
+use crate::{LogLevel, OpenError, PartitionSpec};
 
 /// Holds a partition's place while it is being opened.
 struct Place {
@@ -61,6 +61,7 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
     let most_queries =
         if stateful { host.config.queries_per_partition } else { host.config.requests_per_replica };
     observed.set_state(ReplicaState::Ready);
+    log.host(LogLevel::Info, &format!("ready: generation {generation}, epoch {epoch}"));
     let partition = Rc::new(Partition {
         slices: Rc::clone(&local.slices),
         observed,

@@ -1,19 +1,18 @@
 //! A query, or any request of a stateless replica: it runs beside others, on an instance of its own, and its
 //! answer leaves as the guest produces it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, request};
 use http_body::{Body, Frame, SizeHint};
 use hvm_types::{ByteSize, RequestOutcome};
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::Error;
 
 use super::Partition;
@@ -30,12 +29,19 @@ struct Asker {
     end: RefCell<oneshot::Sender<Result<(), RequestError>>>,
     /// Given to the response's body.
     ended: RefCell<Option<oneshot::Receiver<Result<(), RequestError>>>>,
+    /// Whether the guest answered with a status of 400 or above.
+    rejected: Cell<bool>,
 }
 
 impl Asker {
     fn new(reply: Reply) -> Self {
         let (end, ended) = oneshot::channel();
-        Self { reply: RefCell::new(Some(reply)), end: RefCell::new(end), ended: RefCell::new(Some(ended)) }
+        Self {
+            reply: RefCell::new(Some(reply)),
+            end: RefCell::new(end),
+            ended: RefCell::new(Some(ended)),
+            rejected: Cell::new(false),
+        }
     }
 
     /// Resolves when nobody waits any more.
@@ -54,12 +60,17 @@ impl Partition {
         drop(waiting);
         let version = self.version();
         let asker = Asker::new(reply);
-        let status = std::cell::Cell::new(None);
         let began = Instant::now();
         let result = {
             let _doing = self.observed.begin(head.method.clone(), head.uri.clone());
             let limit = version.spec.resources.deadline.0;
-            let running = Box::pin(self.query(&version, head, body, &asker, &status));
+            // One that waited for too long never starts.
+            let running = Box::pin(async {
+                if Instant::now() >= deadline {
+                    return Err(RequestError::Deadline { limit });
+                }
+                self.query(&version, head, body, &asker, deadline).await
+            });
             tokio::select! {
                 biased;
                 result = timeout_at(deadline, running) => {
@@ -69,7 +80,7 @@ impl Partition {
             }
         };
         self.observed.meter.add_wall(began.elapsed());
-        self.end_query(asker, result, status.get());
+        self.end_query(asker, result);
     }
 
     async fn query(
@@ -78,14 +89,14 @@ impl Partition {
         head: request::Parts,
         body: JobBody,
         asker: &Asker,
-        status: &std::cell::Cell<Option<http::StatusCode>>,
+        deadline: Instant,
     ) -> Result<(), RequestError> {
-        let mut instance = version.check_out(&self.host, &self.observed, Pool::Query).await?;
+        let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
         instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
-            status.set(Some(response.status()));
+            asker.rejected.set(response.status().as_u16() >= 400);
             let (reply, ended) = (asker.reply.take(), asker.ended.take());
             if let (Some(reply), Some(ended)) = (reply, ended) {
                 let meter = Arc::clone(&self.observed.meter);
@@ -103,10 +114,10 @@ impl Partition {
         Ok(())
     }
 
-    fn end_query(&self, asker: Asker, result: Result<(), RequestError>, status: Option<http::StatusCode>) {
+    fn end_query(&self, asker: Asker, result: Result<(), RequestError>) {
         let error = match &result {
             Ok(()) => {
-                let rejected = status.is_some_and(|status| status.as_u16() >= 400);
+                let rejected = asker.rejected.get();
                 let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
                 self.observed.meter.count(outcome);
                 None

@@ -11,7 +11,7 @@ use super::version::{self, Version};
 use super::{Partition, Work, open};
 use crate::egress::EgressPolicy;
 use crate::worker::{Local, Slot};
-use crate::{OpenError, PartitionSpec, UpgradeError};
+use crate::{LogLevel, OpenError, PartitionSpec, UpgradeError};
 
 /// A change of version that waits for the commands before it.
 pub(super) struct Swap {
@@ -78,6 +78,7 @@ impl Partition {
         let result = result.map(|version| {
             let (epoch, generation) = (version.spec.epoch, version.spec.generation);
             self.observed.set_version(epoch, generation, &version.memory);
+            self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
             // The old version goes with its idle instances, or with its last query.
             drop(self.version.replace(version));
         });

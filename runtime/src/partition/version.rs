@@ -102,12 +102,13 @@ impl Version {
         host: &Host,
         observed: &Observed,
         pool: Pool,
+        until: tokio::time::Instant,
     ) -> Result<Instance, RequestError> {
         let idle = self.idle(pool).borrow_mut().pop_back();
         if let Some(instance) = idle {
             return Ok(instance);
         }
-        let slot = host.slot(self.spec.module.permits()).await?;
+        let slot = host.slot(self.spec.module.permits(), until).await?;
         Instance::new(&self.spec.module, &self.settings, slot, &observed.instances)
             .await
             .map_err(|error| RequestError::Trapped { trap: error.trap })
@@ -127,7 +128,7 @@ impl Version {
     /// Makes an instance ahead of the first request, and so shows that the component starts. Where the pool is
     /// full, it does not wait.
     pub(super) async fn warm(&self, host: &Host, observed: &Observed) -> Result<(), OpenError> {
-        let Some(slot) = host.try_slot(self.spec.module.permits()) else { return Ok(()) };
+        let Some(slot) = host.slot_now(self.spec.module.permits()) else { return Ok(()) };
         let failed = |reason: String| OpenError::Instance { id: self.spec.id.clone(), reason };
         let starting = Instance::new(&self.spec.module, &self.settings, slot, &observed.instances);
         let instance = tokio::time::timeout(self.spec.resources.deadline.0, starting)

@@ -1,10 +1,11 @@
 //! Guests that trap, loop, take without end, or never answer: each fails its request, with a typed reason, and
 //! the partition serves on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use hvm_runtime::{RequestError, Trap};
-use hvm_types::{ByteSize, Period};
+use hvm_runtime::{LogLine, LogSink, RequestError, Trap};
+use hvm_types::{ByteSize, Period, ReplicaId};
 
 use super::bed::{Bed, first};
 
@@ -154,6 +155,27 @@ async fn a_query_that_sends_100_mb_to_nobody_is_stopped_at_its_deadline() {
     let error = response.into_body().collect().await.expect_err("broken off");
     assert_eq!(error, RequestError::Deadline { limit: DEADLINE });
     serves(&bed).await;
+}
+
+/// A sink that breaks its promise not to panic.
+struct PanickingSink;
+
+impl LogSink for PanickingSink {
+    fn write(&self, _id: &ReplicaId, line: LogLine) {
+        assert!(!line.text.contains("panic now"), "asked to");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_of_the_host_fails_its_request_and_nothing_else() {
+    let bed = Bed::with(|config| config.log = Arc::new(PanickingSink));
+    bed.open(&first(), |_| {}).await;
+    for result in [bed.post("/log?m=panic+now", "").await, bed.get("/log?m=panic+now").await] {
+        let error = result.expect_err("the host failed");
+        assert!(matches!(error, RequestError::Internal { .. }), "{error}");
+        serves(&bed).await;
+    }
+    bed.hvm.close(&first()).await.expect("nothing is left running");
 }
 
 #[tokio::test]

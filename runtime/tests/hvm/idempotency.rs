@@ -30,7 +30,8 @@ async fn another_request_with_the_same_key_is_refused() {
 #[tokio::test]
 async fn duplicates_at_the_same_time_are_applied_once() {
     let bed = Bed::with_probe().await;
-    let asked = (0..40).map(|_| bed.request(&first(), keyed("k", "/kv/incr?k=n", "x")));
+    let id = first();
+    let asked = (0..40).map(|_| bed.request(&id, keyed("k", "/kv/incr?k=n", "x")));
     let answers = futures::future::join_all(asked).await;
     let mut first_answers = 0;
     for answer in answers {

@@ -73,7 +73,8 @@ async fn a_sender_that_breaks_off_or_stalls_holds_up_nobody() {
     assert!(matches!(error, Err(RequestError::BodyBroken { .. })), "{error:?}");
 
     let stalled = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
-    let stalled = bed.request(&first(), post(RequestBody::new(StreamBody::new(stalled))));
+    let id = first();
+    let stalled = bed.request(&id, post(RequestBody::new(StreamBody::new(stalled))));
     let others = async {
         bed.until(&first(), |status| status.mailbox == 1).await;
         bed.post("/echo", "past it").await.expect("answered").text()

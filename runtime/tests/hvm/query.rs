@@ -65,7 +65,7 @@ async fn a_long_answer_arrives_whole() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_ends_with_an_error() {
+async fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
     let bed = Bed::with_hasty_probe(Duration::from_millis(300)).await;
     for (then, expected) in [
         ("trap", "was stopped"),
@@ -74,9 +74,11 @@ async fn an_answer_that_breaks_off_ends_with_an_error() {
         ("hang", "deadline"),
         ("loop", "deadline"),
     ] {
-        let answer = bed.get(&format!("/half?then={then}")).await.expect("a head");
-        assert_eq!(answer.status(), 200);
-        let error = answer.body.expect_err("half a body is no body").to_string();
+        // Where nothing has left yet, the whole answer is the error; else the body ends with it.
+        let error = match bed.get(&format!("/half?then={then}")).await {
+            Ok(answer) => answer.body.expect_err("half a body is no body").to_string(),
+            Err(error) => error.to_string(),
+        };
         assert!(error.contains(expected), "{then}: {error}");
     }
     assert_eq!(bed.get("/").await.expect("the partition serves on").text(), "probe\n");
@@ -85,7 +87,8 @@ async fn an_answer_that_breaks_off_ends_with_an_error() {
 #[tokio::test]
 async fn a_query_whose_asker_is_gone_is_stopped() {
     let bed = Bed::with_probe().await;
-    let asking = bed.hvm.request(&first(), request(Method::GET, "/hang", ""));
+    let id = first();
+    let asking = bed.hvm.request(&id, request(Method::GET, "/hang", ""));
     let gone = tokio::time::timeout(Duration::from_millis(50), asking).await;
     assert!(gone.is_err(), "a guest that hangs has answered");
     bed.until(&first(), |status| status.doing.is_empty()).await;
