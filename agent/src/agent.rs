@@ -281,7 +281,7 @@ impl AgentHandle {
     }
 
     /// Stops: takes nothing new, answers what was accepted, ends the partitions and keeps everything durable.
-    /// Requests that take longer than ten seconds are cut off.
+    /// Requests and partitions that take longer than ten seconds each are cut off.
     pub async fn shutdown(self) {
         if !self.ingress.stop(GRACE).await {
             tracing::warn!("some requests were not answered within {GRACE:?} and are cut off");
@@ -289,7 +289,11 @@ impl AgentHandle {
         self.reconcile.stop().await;
         self.link.stop().await;
         self.usage.stop().await;
-        self.hvm.shutdown().await;
+        if tokio::time::timeout(GRACE, self.hvm.shutdown()).await.is_err() {
+            tracing::warn!(
+                "some partitions did not end within {GRACE:?}; what they had not committed is dropped"
+            );
+        }
         if let Some(api) = self.api {
             api.stop().await;
         }

@@ -6,6 +6,7 @@
     unreachable_pub,
     clippy::all,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
 pub mod v1 {

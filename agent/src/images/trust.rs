@@ -26,7 +26,7 @@ pub(crate) enum TrustError {
     #[error("image {} can't be read", manifest.short())]
     Unreadable { manifest: Digest, source: ReadError },
     #[error("image {} is not trusted", manifest.short())]
-    NotTrusted { manifest: Digest, source: VerifyError },
+    NotTrusted { manifest: Digest, source: Box<VerifyError> },
     #[error("the index that arrived for image {wanted} describes image {found}")]
     OtherImage { wanted: Digest, found: Digest },
     #[error(transparent)]
@@ -55,6 +55,6 @@ impl Trust {
         if image.manifest_digest() != manifest {
             return Err(TrustError::OtherImage { wanted: manifest, found: image.manifest_digest() });
         }
-        image.verify(&policy).map_err(|source| TrustError::NotTrusted { manifest, source })
+        image.verify(&policy).map_err(|source| TrustError::NotTrusted { manifest, source: Box::new(source) })
     }
 }

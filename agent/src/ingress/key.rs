@@ -110,7 +110,7 @@ enum Plus {
 /// Percent-decodes (RFC 3986, 2.1); in queries `+` is a space (URL standard, form encoding).
 fn decode(text: &str, plus: Plus) -> Option<Cow<'_, [u8]>> {
     let encoded = |byte: &u8| *byte == b'%' || (*byte == b'+' && plus == Plus::IsSpace);
-    if !text.as_bytes().iter().any(|byte| encoded(byte)) {
+    if !text.as_bytes().iter().any(encoded) {
         return Some(Cow::Borrowed(text.as_bytes()));
     }
     let mut decoded = Vec::with_capacity(text.len());

@@ -7,9 +7,9 @@ use hvm_runtime::{CloseError, Hvm, OpenError, PartitionSpec, UpgradeError};
 use hvm_types::{Assignment, Capability, Grants, ReplicaId};
 
 use super::module_set::{ModuleSet, PrepareError};
-use super::observed::ModuleKey;
+use super::observed::{ModuleKey, StepFailure};
 use super::plan::Step;
-use super::registry::{Done, PreparedModule, Registry, StepFailure};
+use super::registry::{Done, PreparedModule, Registry};
 use crate::failure_text::with_causes;
 use crate::logs::Logs;
 use crate::usage::UsageLedger;

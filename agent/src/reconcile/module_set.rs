@@ -59,12 +59,14 @@ impl ModuleSet {
     }
 
     fn verified_component(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {
-        let image = self.trust.verify(&self.store, key.image).inspect_err(|error| {
-            if let TrustError::Unreadable { source, .. }
-            | TrustError::NotTrusted { source: VerifyError::Read(source), .. } = error
-            {
-                self.discard_damaged(source);
+        let image = self.trust.verify(&self.store, key.image).inspect_err(|error| match error {
+            TrustError::Unreadable { source, .. } => self.discard_damaged(source),
+            TrustError::NotTrusted { source, .. } => {
+                if let VerifyError::Read(source) = &**source {
+                    self.discard_damaged(source);
+                }
             }
+            _ => {}
         })?;
         let package = &key.package;
         let requested = requested(&image, key)?;

@@ -25,8 +25,8 @@ pub(crate) struct ObservedReplica {
     pub(crate) running: Option<Running>,
     /// The step of this replica that is under way.
     pub(crate) activity: Option<Activity>,
-    /// Whether the HVM gave up on what runs: it must be closed and opened again.
-    pub(crate) is_broken: bool,
+    /// Why the HVM gave up on what runs, where it did: it must be closed and opened again.
+    pub(crate) broken: Option<StepFailure>,
     /// The failure of its last step, and what the step wanted.
     pub(crate) failure: Option<(Wanted, Failure)>,
     /// The newer epoch, where that failure was that another host owns it.
@@ -40,8 +40,15 @@ impl ObservedReplica {
 
     /// Whether requests may be passed to it: also while its next generation is prepared or put in place.
     pub(crate) const fn takes_requests(&self) -> bool {
-        self.running.is_some() && !self.is_broken && !matches!(self.activity, Some(Activity::Closing))
+        self.running.is_some() && self.broken.is_none() && !matches!(self.activity, Some(Activity::Closing))
     }
+}
+
+/// Why something failed, for people, and the newer epoch where the replica was fenced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StepFailure {
+    pub(crate) reason: String,
+    pub(crate) fenced_by: Option<Epoch>,
 }
 
 /// A step that is under way.

@@ -67,7 +67,7 @@ fn plan_closes(wanted: &BTreeMap<&ReplicaId, &Assignment>, observed: &Observed, 
         Some(assignment) if assignment.epoch != running.epoch || assignment.stateful != running.stateful => {
             may_try(there, Wanted::run(assignment), now)
         }
-        Some(assignment) => there.is_broken && may_try(there, Wanted::run(assignment), now),
+        Some(assignment) => there.broken.is_some() && may_try(there, Wanted::run(assignment), now),
     };
     let closing = observed.replicas.iter().filter(|(replica, there)| {
         !there.is_busy() && there.running.as_ref().is_some_and(|running| must_go(replica, there, running))
@@ -125,7 +125,7 @@ fn plan_starts(wanted: &BTreeMap<&ReplicaId, &Assignment>, observed: &Observed, 
             Some(running) if running.epoch != assignment.epoch || running.stateful != assignment.stateful => {
                 None // it is closed first
             }
-            Some(_) if there.is_broken => None, // likewise
+            Some(_) if there.broken.is_some() => None, // likewise
             Some(running) if runs_the_same(running, &assignment) => {
                 (running.generation != assignment.generation).then_some(Step::Adopt { assignment })
             }
@@ -157,7 +157,7 @@ mod tests {
     use hvm_types::{Digest, Epoch, Generation};
 
     use super::super::backoff::Failure;
-    use super::super::observed::Activity;
+    use super::super::observed::{Activity, StepFailure};
     use super::*;
 
     fn assignment(replica: &str, generation: u64, epoch: u64) -> Assignment {
@@ -385,7 +385,7 @@ mod tests {
         let new = assignment("d/g/0", 1, 1);
         let there = ObservedReplica {
             running: Some(Running::of(&new)),
-            is_broken: true,
+            broken: Some(StepFailure { reason: "damaged".to_owned(), fenced_by: None }),
             ..ObservedReplica::default()
         };
         let mut observed = Observed {

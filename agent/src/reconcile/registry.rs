@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hvm_runtime::{Module, PartitionStatus};
-use hvm_types::{Capability, Epoch, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
+use hvm_types::{Capability, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
 use tokio::sync::watch;
 
 use super::backoff::Failure;
-use super::observed::{Activity, ModuleKey, ModuleStatus, Observed, Running, Wanted};
+use super::observed::{Activity, ModuleKey, ModuleStatus, Observed, Running, StepFailure, Wanted};
 use super::plan::{self, Step};
 use super::report;
 
@@ -18,13 +18,6 @@ use super::report;
 pub(crate) struct PreparedModule {
     pub(crate) module: Module,
     pub(crate) requested: Vec<Capability>,
-}
-
-/// Why a step failed, for people, and the newer epoch where the replica was fenced.
-#[derive(Debug, Clone)]
-pub(crate) struct StepFailure {
-    pub(crate) reason: String,
-    pub(crate) fenced_by: Option<Epoch>,
 }
 
 /// What a finished step leaves behind.
@@ -82,8 +75,7 @@ impl Registry {
         let mut inner = self.lock();
         for status in statuses {
             if let Some(there) = inner.observed.replicas.get_mut(&status.id) {
-                there.is_broken =
-                    matches!(status.state, ReplicaState::Failed { .. } | ReplicaState::Fenced { .. });
+                there.broken = broken(&status.state);
             }
         }
         if stored.is_some() {
@@ -150,7 +142,12 @@ impl Registry {
             Step::Prepare { module } => inner.finish_module(module, result, now),
             Step::Close { replica } => {
                 let wanted = inner.wanted(replica);
+                let broken = inner.observed.replicas.get_mut(replica).and_then(|there| there.broken.take());
                 inner.finish_replica(replica, wanted, None, result, now);
+                // What broke is not opened again at once: it might break again at once.
+                if let (Some(broken), Wanted::Run { .. }) = (broken, wanted) {
+                    inner.note_failure(replica, wanted, broken, now);
+                }
             }
             Step::Purge { replica } => {
                 if let (Ok(_), Some(stored)) = (&result, &mut inner.observed.stored) {
@@ -238,20 +235,23 @@ impl Inner {
         match result {
             Ok(_) => {
                 there.running = running;
-                there.is_broken = false;
+                there.broken = None;
                 there.failure = None;
                 there.fenced = None;
             }
-            Err(failure) => {
-                let earlier = match &there.failure {
-                    Some((tried, failure)) if *tried == wanted => failure.attempts,
-                    _ => 0,
-                };
-                there.fenced = failure.fenced_by;
-                there.failure = Some((wanted, Failure::again(failure.reason, earlier, now)));
-            }
+            Err(failure) => self.note_failure(replica, wanted, failure, now),
         }
         self.forget_failures();
+    }
+
+    fn note_failure(&mut self, replica: &ReplicaId, wanted: Wanted, failure: StepFailure, now: Instant) {
+        let there = self.observed.replicas.entry(replica.clone()).or_default();
+        let earlier = match &there.failure {
+            Some((tried, failure)) if *tried == wanted => failure.attempts,
+            _ => 0,
+        };
+        there.fenced = failure.fenced_by;
+        there.failure = Some((wanted, Failure::again(failure.reason, earlier, now)));
     }
 
     /// A replica of which nothing is here, and that is not wanted here, is gone with its failures.
@@ -267,5 +267,112 @@ impl Inner {
             let is_something = there.running.is_some() || there.is_busy();
             is_something || (there.failure.is_some() && wanted.contains(replica))
         });
+    }
+}
+
+/// Why the HVM gave up on a partition, where it did.
+fn broken(state: &ReplicaState) -> Option<StepFailure> {
+    match state {
+        ReplicaState::Failed { reason } => Some(StepFailure { reason: reason.clone(), fenced_by: None }),
+        ReplicaState::Fenced { epoch } => {
+            Some(StepFailure { reason: state.to_string(), fenced_by: Some(*epoch) })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hvm_types::{Assignment, ByteSize, Digest, Epoch, Generation, Sequence};
+
+    use super::*;
+
+    fn assignment() -> Assignment {
+        let task = r#"{"name": "t", "driver": "app-partition", "config": {"package": "web"}}"#;
+        Assignment {
+            replica: "d/g/0".parse().expect("a replica"),
+            generation: Generation(1),
+            epoch: Epoch(1),
+            image: Digest::of(b"image"),
+            stateful: true,
+            task: serde_json::from_str(task).expect("a task"),
+        }
+    }
+
+    fn status(state: ReplicaState) -> PartitionStatus {
+        PartitionStatus {
+            id: assignment().replica,
+            state,
+            generation: Generation(1),
+            epoch: Epoch(1),
+            sequence: Sequence(0),
+            mailbox: 0,
+            instances: 0,
+            memory: ByteSize(0),
+            stored: ByteSize(0),
+            doing: Vec::new(),
+        }
+    }
+
+    /// A registry whose one replica was opened.
+    fn opened(now: Instant) -> Registry {
+        let registry = Registry::new();
+        let assignments = vec![assignment()];
+        registry.set_document(Arc::new(HostDocument { assignments, version: 1, ..HostDocument::default() }));
+        registry.lock().observed.modules.insert(ModuleKey::of(&assignment()), ModuleStatus::Ready);
+        let open = Step::Open { assignment: assignment() };
+        assert_eq!(registry.plan(now), std::slice::from_ref(&open));
+        registry.begin(&open);
+        assert_eq!(registry.plan(now), []);
+        registry.finish(&open, Ok(Done::Replica), now);
+        registry
+    }
+
+    #[test]
+    fn what_broke_is_closed_reported_and_opened_again_after_a_while() {
+        let now = Instant::now();
+        let registry = opened(now);
+        assert_eq!(registry.serving().len(), 1);
+        registry.observe(&[status(ReplicaState::Failed { reason: "damaged".to_owned() })], None);
+        assert_eq!(registry.serving().len(), 0);
+        let close = Step::Close { replica: assignment().replica };
+        assert_eq!(registry.plan(now), std::slice::from_ref(&close));
+        registry.begin(&close);
+        registry.finish(&close, Ok(Done::Replica), now);
+        assert_eq!(registry.plan(now), []);
+        let (reports, _) = registry.report(&[]);
+        assert_eq!(reports[0].state, ReplicaState::Failed { reason: "damaged".to_owned() });
+        let retry = registry.next_retry(now).expect("a retry");
+        assert_eq!(registry.plan(retry), [Step::Open { assignment: assignment() }]);
+    }
+
+    #[test]
+    fn what_is_gone_is_not_reported_and_the_document_is_applied() {
+        let now = Instant::now();
+        let registry = opened(now);
+        registry.set_document(Arc::new(HostDocument { version: 2, ..HostDocument::default() }));
+        let close = Step::Close { replica: assignment().replica };
+        assert_eq!(registry.plan(now), std::slice::from_ref(&close));
+        registry.begin(&close);
+        let (reports, applied) = registry.report(&[status(ReplicaState::Draining)]);
+        assert_eq!((reports[0].state.clone(), applied), (ReplicaState::Draining, 1));
+        registry.finish(&close, Ok(Done::Replica), now);
+        assert_eq!(registry.plan(now), []);
+        assert_eq!(registry.report(&[]), (Vec::new(), 2));
+    }
+
+    #[test]
+    fn a_failed_start_of_what_is_not_wanted_any_more_is_forgotten() {
+        let now = Instant::now();
+        let registry = Registry::new();
+        let assignments = vec![assignment()];
+        registry.set_document(Arc::new(HostDocument { assignments, version: 1, ..HostDocument::default() }));
+        let open = Step::Open { assignment: assignment() };
+        registry.begin(&open);
+        registry.set_document(Arc::new(HostDocument { version: 2, ..HostDocument::default() }));
+        let failure = StepFailure { reason: "no".to_owned(), fenced_by: None };
+        registry.finish(&open, Err(failure), now);
+        assert_eq!(registry.plan(now), []);
+        assert_eq!(registry.report(&[]), (Vec::new(), 2));
     }
 }

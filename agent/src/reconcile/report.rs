@@ -18,7 +18,7 @@ pub(crate) fn report(
     let all: BTreeSet<&ReplicaId> = assigned.keys().copied().chain(observed.replicas.keys()).collect();
     let nothing = ObservedReplica::default();
     all.into_iter()
-        .filter_map(|replica| {
+        .map(|replica| {
             let there = observed.replicas.get(replica).unwrap_or(&nothing);
             match (&there.running, assigned.get(replica)) {
                 (Some(running), assignment) => {
@@ -26,14 +26,14 @@ pub(crate) fn report(
                     let next = assignment
                         .filter(|assignment| assignment.generation != running.generation)
                         .map(|assignment| (assignment.generation, coming_state(assignment, there, observed)));
-                    Some(report_running(replica, running, state, next))
+                    report_running(replica, running, state, next)
                 }
                 (None, Some(assignment)) => {
                     let state = coming_state(assignment, there, observed);
-                    Some(report_running(replica, &Running::of(assignment), state, None))
+                    report_running(replica, &Running::of(assignment), state, None)
                 }
                 // Its purge is under way or failed; what ran is not known any more.
-                (None, None) => Some(ReplicaReport {
+                (None, None) => ReplicaReport {
                     replica: replica.clone(),
                     generation: Default::default(),
                     epoch: Default::default(),
@@ -43,7 +43,7 @@ pub(crate) fn report(
                         None => ReplicaState::Draining,
                     },
                     next: None,
-                }),
+                },
             }
         })
         .collect()

@@ -10,8 +10,9 @@ use tokio::task::{self, JoinHandle, JoinSet};
 
 use super::document::DocumentStore;
 use super::execute::Executor;
+use super::observed::StepFailure;
 use super::plan::Step;
-use super::registry::{Done, StepFailure};
+use super::registry::Done;
 use crate::ingress::{Router, Serving};
 
 /// Components that are prepared at the same time: they want the disk and the processors for themselves.
@@ -26,6 +27,9 @@ const MAX_REMOVING: usize = 256;
 
 /// How often the HVM is looked at when nothing else happens.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long steps under way may take when the agent stops.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What the loop needs.
 pub(crate) struct Reconcile {
@@ -43,7 +47,7 @@ pub(crate) struct ReconcileHandle {
 }
 
 impl ReconcileHandle {
-    /// Ends the loop; steps under way are finished first.
+    /// Ends the loop. Steps under way are finished first, unless they take too long.
     pub(crate) async fn stop(self) {
         self.stop.send_replace(true);
         if let Err(error) = self.join.await
@@ -107,8 +111,13 @@ impl Loop {
                 self.finish(Some(finished));
             }
         }
-        while let Some(finished) = self.steps.join_next_with_id().await {
-            self.finish(Some(finished));
+        let ending = async {
+            while let Some(finished) = self.steps.join_next_with_id().await {
+                self.finish(Some(finished));
+            }
+        };
+        if tokio::time::timeout(GRACE, ending).await.is_err() {
+            tracing::warn!("steps that took longer than {GRACE:?} are broken off");
         }
     }
 

@@ -64,7 +64,11 @@ async fn logs_are_shown_stored_and_live_each_line_once() {
 #[tokio::test]
 async fn what_hangs_can_be_seen_while_it_hangs() {
     let keys = Keys::new();
-    let (_scheduler, mut host) = serving(&keys).await;
+    let (scheduler, mut host) = serving(&keys).await;
+    let mut wanted = assignments(0..1, 2, Image::probe("1.0.0", &keys).manifest());
+    wanted[0].task.resources.deadline = "3s".parse().expect("a time");
+    scheduler.put_document("a", document(2, wanted, 1, &[host.entry()]));
+    scheduler.reported("a", |reported| reported.all_ready(1, 2)).await;
     let client = host.client();
     let hanging = tokio::spawn(async move { client.post("/loop?k=n", "").await });
     let found = async {

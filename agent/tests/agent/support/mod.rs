@@ -6,7 +6,6 @@ mod host;
 mod image;
 mod scheduler;
 
-pub(crate) use client::Client;
 pub(crate) use document::{assignments, document};
 pub(crate) use host::{Host, eventually};
 pub(crate) use image::{Image, Keys};
