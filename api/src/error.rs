@@ -69,10 +69,7 @@ pub struct Failure {
 impl Failure {
     /// A failure with one problem.
     pub fn new(kind: ErrorKind, line: impl fmt::Display) -> Self {
-        Self {
-            kind,
-            lines: vec![line.to_string()],
-        }
+        Self { kind, lines: vec![line.to_string()] }
     }
 }
 
@@ -93,10 +90,7 @@ impl From<Failure> for Status {
 impl From<&Status> for Failure {
     fn from(status: &Status) -> Self {
         let kind = ErrorKind::of_code(status.code());
-        Self {
-            kind,
-            lines: status.message().lines().map(str::to_owned).collect(),
-        }
+        Self { kind, lines: status.message().lines().map(str::to_owned).collect() }
     }
 }
 
@@ -128,32 +122,16 @@ mod tests {
     #[test]
     fn a_kind_survives_the_wire() {
         use ErrorKind::*;
-        for kind in [
-            Invalid,
-            NotFound,
-            Conflict,
-            Fenced,
-            Unavailable,
-            Corrupt,
-            Internal,
-        ] {
-            let failure = Failure {
-                kind,
-                lines: vec!["one".to_owned(), "two".to_owned()],
-            };
+        for kind in [Invalid, NotFound, Conflict, Fenced, Unavailable, Corrupt, Internal] {
+            let failure = Failure { kind, lines: vec!["one".to_owned(), "two".to_owned()] };
             assert_eq!(Failure::from(&Status::from(failure.clone())), failure);
         }
     }
 
     #[test]
     fn a_thousand_problems_still_fit_a_header() {
-        let lines = (0..1000)
-            .map(|i| format!("x.yaml:{i}:1: field: it is wrong"))
-            .collect();
-        let status = Status::from(Failure {
-            kind: ErrorKind::Invalid,
-            lines,
-        });
+        let lines = (0..1000).map(|i| format!("x.yaml:{i}:1: field: it is wrong")).collect();
+        let status = Status::from(Failure { kind: ErrorKind::Invalid, lines });
         assert!(status.message().len() <= FAILURE_MAX_BYTES + 32);
         assert!(status.message().ends_with("more"), "{}", status.message());
         let one = Failure::new(ErrorKind::Invalid, "x".repeat(1 << 20));

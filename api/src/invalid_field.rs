@@ -15,10 +15,7 @@ pub struct InvalidField {
 impl InvalidField {
     /// `field` does not hold what it must.
     pub fn new(field: impl Into<String>, reason: impl Display) -> Self {
-        Self {
-            field: field.into(),
-            reason: reason.to_string(),
-        }
+        Self { field: field.into(), reason: reason.to_string() }
     }
 
     /// A message that must be there is missing.
@@ -29,10 +26,7 @@ impl InvalidField {
     /// The same error, seen from the message that holds this one in `outer`.
     #[must_use]
     pub fn within(self, outer: impl Display) -> Self {
-        Self {
-            field: format!("{outer}.{}", self.field),
-            reason: self.reason,
-        }
+        Self { field: format!("{outer}.{}", self.field), reason: self.reason }
     }
 }
 

@@ -83,32 +83,18 @@ impl TryFrom<v1::HostDocument> for HostDocument {
             read_assignment(assignment, &tasks).map_err(|e| e.within(format!("assignments[{i}]")))
         };
         Ok(Self {
-            assignments: document
-                .assignments
-                .into_iter()
-                .enumerate()
-                .map(read)
-                .collect::<Result<_, _>>()?,
+            assignments: document.assignments.into_iter().enumerate().map(read).collect::<Result<_, _>>()?,
             routing: required("routing", document.routing)?,
             version: document.version,
-            purge: document
-                .purge
-                .iter()
-                .map(|id| parse("purge", id))
-                .collect::<Result<_, _>>()?,
+            purge: document.purge.iter().map(|id| parse("purge", id)).collect::<Result<_, _>>()?,
         })
     }
 }
 
 fn read_assignment(assignment: v1::Assignment, tasks: &[TaskSpec]) -> Result<Assignment, InvalidField> {
-    let task = usize::try_from(assignment.task)
-        .ok()
-        .and_then(|number| tasks.get(number));
+    let task = usize::try_from(assignment.task).ok().and_then(|number| tasks.get(number));
     let task = task.ok_or_else(|| {
-        InvalidField::new(
-            "task",
-            format!("there is no task {} in tasks_json", assignment.task),
-        )
+        InvalidField::new("task", format!("there is no task {} in tasks_json", assignment.task))
     })?;
     Ok(Assignment {
         replica: parse("replica", &assignment.replica)?,
@@ -123,11 +109,7 @@ fn read_assignment(assignment: v1::Assignment, tasks: &[TaskSpec]) -> Result<Ass
 impl From<RoutingTable> for v1::RoutingTable {
     fn from(table: RoutingTable) -> Self {
         Self {
-            hosts: table
-                .hosts
-                .into_iter()
-                .map(|(host, address)| (host.into(), address))
-                .collect(),
+            hosts: table.hosts.into_iter().map(|(host, address)| (host.into(), address)).collect(),
             routes: table.routes.into_iter().map(Into::into).collect(),
             groups: table.groups.into_iter().map(Into::into).collect(),
         }
@@ -138,10 +120,7 @@ impl TryFrom<v1::RoutingTable> for RoutingTable {
     type Error = InvalidField;
 
     fn try_from(table: v1::RoutingTable) -> Result<Self, InvalidField> {
-        let hosts = table
-            .hosts
-            .into_iter()
-            .map(|(host, address)| Ok((parse("hosts", &host)?, address)));
+        let hosts = table.hosts.into_iter().map(|(host, address)| Ok((parse("hosts", &host)?, address)));
         Ok(Self {
             hosts: hosts.collect::<Result<_, _>>()?,
             routes: each("routes", table.routes)?,
@@ -165,10 +144,7 @@ impl TryFrom<v1::Route> for RouteTarget {
     fn try_from(route: v1::Route) -> Result<Self, InvalidField> {
         let spec: RouteSpec = serde_json::from_str(&route.route_json)
             .map_err(|reason| InvalidField::new("route_json", reason))?;
-        Ok(Self {
-            deployment: parse("deployment", &route.deployment)?,
-            route: spec,
-        })
+        Ok(Self { deployment: parse("deployment", &route.deployment)?, route: spec })
     }
 }
 
@@ -207,10 +183,6 @@ impl TryFrom<v1::PartitionOwner> for PartitionOwner {
     type Error = InvalidField;
 
     fn try_from(owner: v1::PartitionOwner) -> Result<Self, InvalidField> {
-        Ok(Self {
-            index: owner.index,
-            host: parse("host", &owner.host)?,
-            epoch: Epoch(owner.epoch),
-        })
+        Ok(Self { index: owner.index, host: parse("host", &owner.host)?, epoch: Epoch(owner.epoch) })
     }
 }

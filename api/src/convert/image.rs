@@ -7,10 +7,7 @@ use crate::{InvalidField, v1};
 
 impl From<BlobRef> for v1::Blob {
     fn from(blob: BlobRef) -> Self {
-        Self {
-            digest: blob.digest.to_string(),
-            size: blob.size,
-        }
+        Self { digest: blob.digest.to_string(), size: blob.size }
     }
 }
 
@@ -18,10 +15,7 @@ impl TryFrom<v1::Blob> for BlobRef {
     type Error = InvalidField;
 
     fn try_from(blob: v1::Blob) -> Result<Self, InvalidField> {
-        Ok(Self {
-            digest: parse("digest", &blob.digest)?,
-            size: blob.size,
-        })
+        Ok(Self { digest: parse("digest", &blob.digest)?, size: blob.size })
     }
 }
 

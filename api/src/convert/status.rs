@@ -11,21 +11,9 @@ impl From<ReplicaState> for v1::ReplicaState {
     fn from(state: ReplicaState) -> Self {
         let word = state.word().to_owned();
         match state {
-            ReplicaState::Failed { reason } => Self {
-                word,
-                reason,
-                fencing_epoch: 0,
-            },
-            ReplicaState::Fenced { epoch } => Self {
-                word,
-                reason: String::new(),
-                fencing_epoch: epoch.0,
-            },
-            _ => Self {
-                word,
-                reason: String::new(),
-                fencing_epoch: 0,
-            },
+            ReplicaState::Failed { reason } => Self { word, reason, fencing_epoch: 0 },
+            ReplicaState::Fenced { epoch } => Self { word, reason: String::new(), fencing_epoch: epoch.0 },
+            _ => Self { word, reason: String::new(), fencing_epoch: 0 },
         }
     }
 }
@@ -45,14 +33,9 @@ impl TryFrom<v1::ReplicaState> for ReplicaState {
             "draining" => Self::Draining,
             "stopped" => Self::Stopped,
             "failed" => Self::Failed { reason: state.reason },
-            "fenced" => Self::Fenced {
-                epoch: Epoch(state.fencing_epoch),
-            },
+            "fenced" => Self::Fenced { epoch: Epoch(state.fencing_epoch) },
             word => {
-                return Err(InvalidField::new(
-                    "word",
-                    format!("`{word}` is no state of a replica"),
-                ));
+                return Err(InvalidField::new("word", format!("`{word}` is no state of a replica")));
             }
         })
     }
@@ -171,11 +154,7 @@ impl TryFrom<v1::DeploymentStatus> for DeploymentStatus {
 
 impl From<HostStatus> for v1::HostStatus {
     fn from(status: HostStatus) -> Self {
-        Self {
-            spec: Some(status.spec.into()),
-            alive: status.alive,
-            assigned: status.assigned,
-        }
+        Self { spec: Some(status.spec.into()), alive: status.alive, assigned: status.assigned }
     }
 }
 
@@ -183,10 +162,6 @@ impl TryFrom<v1::HostStatus> for HostStatus {
     type Error = InvalidField;
 
     fn try_from(status: v1::HostStatus) -> Result<Self, InvalidField> {
-        Ok(Self {
-            spec: required("spec", status.spec)?,
-            alive: status.alive,
-            assigned: status.assigned,
-        })
+        Ok(Self { spec: required("spec", status.spec)?, alive: status.alive, assigned: status.assigned })
     }
 }

@@ -14,18 +14,10 @@ fn task(cpu: u32) -> TaskSpec {
     TaskSpec {
         name: "main".parse().expect("a valid name"),
         driver: Driver::AppPartition,
-        config: TaskConfig {
-            package: "web".parse().expect("a valid name"),
-        },
+        config: TaskConfig { package: "web".parse().expect("a valid name") },
         env: [("CURRENCY".to_owned(), "EUR".to_owned())].into(),
-        resources: hvm_types::Resources {
-            cpu: hvm_types::CpuMhz(cpu),
-            ..Default::default()
-        },
-        grants: hvm_types::Grants {
-            keyvalue: vec!["default".to_owned()],
-            ..Default::default()
-        },
+        resources: hvm_types::Resources { cpu: hvm_types::CpuMhz(cpu), ..Default::default() },
+        grants: hvm_types::Grants { keyvalue: vec!["default".to_owned()], ..Default::default() },
         instance: hvm_types::InstancePolicy::PerRequest,
     }
 }
@@ -49,10 +41,7 @@ fn document() -> HostDocument {
             routes: vec![RouteTarget {
                 deployment: "shop".parse().expect("a valid name"),
                 route: RouteSpec {
-                    r#match: RouteMatch {
-                        host: None,
-                        prefix: "/carts".to_owned(),
-                    },
+                    r#match: RouteMatch { host: None, prefix: "/carts".to_owned() },
                     group: "carts".parse().expect("a valid name"),
                     key: Some(KeySource::PathSegment(2)),
                 },
@@ -111,9 +100,7 @@ fn every_state_survives_the_wire() {
         ReplicaState::Hibernated,
         ReplicaState::Draining,
         ReplicaState::Stopped,
-        ReplicaState::Failed {
-            reason: "no space".to_owned(),
-        },
+        ReplicaState::Failed { reason: "no space".to_owned() },
         ReplicaState::Fenced { epoch: Epoch(9) },
     ];
     for state in states {
@@ -125,19 +112,10 @@ fn every_state_survives_the_wire() {
             state: state.clone(),
             next: Some((Generation(2), state)),
         };
-        assert_eq!(
-            ReplicaReport::try_from(v1::ReplicaReport::from(report.clone())),
-            Ok(report)
-        );
+        assert_eq!(ReplicaReport::try_from(v1::ReplicaReport::from(report.clone())), Ok(report));
     }
-    let unknown = v1::ReplicaState {
-        word: "confused".to_owned(),
-        ..Default::default()
-    };
-    assert_eq!(
-        ReplicaState::try_from(unknown).expect_err("no such state").field,
-        "word"
-    );
+    let unknown = v1::ReplicaState { word: "confused".to_owned(), ..Default::default() };
+    assert_eq!(ReplicaState::try_from(unknown).expect_err("no such state").field, "word");
 }
 
 #[test]
@@ -156,20 +134,12 @@ fn hosts_images_and_meters_survive_the_wire() {
         manifest: Digest::of(b"manifest"),
         config: Digest::of(b"config"),
         index: "{}".to_owned(),
-        blobs: vec![BlobRef {
-            digest: Digest::of(b"config"),
-            size: 6,
-        }],
+        blobs: vec![BlobRef { digest: Digest::of(b"config"), size: 6 }],
         app: "shop".parse().expect("a valid name"),
         version: "1.2.3".parse().expect("a valid version"),
     };
     assert_eq!(ImageDocument::try_from(v1::Image::from(image.clone())), Ok(image));
 
-    let meter = Meter {
-        cpu: Duration::from_nanos(5),
-        refused: 3,
-        sent_bytes: 9,
-        ..Meter::default()
-    };
+    let meter = Meter { cpu: Duration::from_nanos(5), refused: 3, sent_bytes: 9, ..Meter::default() };
     assert_eq!(Meter::from(v1::Meter::from(&meter)), meter);
 }

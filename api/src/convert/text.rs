@@ -15,11 +15,7 @@ pub(super) fn parse_optional<T: FromStr<Err: Display>>(
     field: &str,
     text: &str,
 ) -> Result<Option<T>, InvalidField> {
-    if text.is_empty() {
-        Ok(None)
-    } else {
-        parse(field, text).map(Some)
-    }
+    if text.is_empty() { Ok(None) } else { parse(field, text).map(Some) }
 }
 
 /// A message that must be there.

@@ -35,8 +35,8 @@ pub struct HostInput<'a> {
 /// What a host said last of its replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// The newest document version all of whose removals and purges it has done, where it says so.
-    pub applied: Option<u64>,
+    /// The newest document version all of whose removals and purges it has done.
+    pub applied: u64,
     /// Its replicas.
     pub replicas: BTreeMap<GroupKey, BTreeMap<u32, ReplicaReport>>,
 }
@@ -44,7 +44,7 @@ pub struct Observation {
 impl Observation {
     /// From what a host reported.
     #[must_use]
-    pub fn new(applied: Option<u64>, reports: impl IntoIterator<Item = ReplicaReport>) -> Self {
+    pub fn new(applied: u64, reports: impl IntoIterator<Item = ReplicaReport>) -> Self {
         let mut replicas: BTreeMap<GroupKey, BTreeMap<u32, ReplicaReport>> = BTreeMap::new();
         for report in reports {
             replicas.entry(GroupKey::of(&report.replica)).or_default().insert(report.replica.index, report);
@@ -59,7 +59,7 @@ impl Observation {
     }
 
     /// Whether it has finished the removals and purges of a document.
-    pub(super) fn has_applied(&self, version: u64) -> bool {
-        self.applied.is_none_or(|applied| applied >= version)
+    pub(super) const fn has_applied(&self, version: u64) -> bool {
+        self.applied >= version
     }
 }

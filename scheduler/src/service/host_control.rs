@@ -72,7 +72,7 @@ impl HostControl for HostControlService {
                 .map_err(|error: InvalidField| error.within(format!("replicas[{i}]")))
         };
         let reports: Result<Vec<_>, _> = replicas.into_iter().enumerate().map(read).collect();
-        let observation = Observation::new(applied, reports?);
+        let observation = Observation::new(applied.unwrap_or(0), reports?);
         let known = renew(&self.core, &host).await?;
         if known {
             self.core.observations.report(&host, observation);
