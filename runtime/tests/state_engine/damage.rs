@@ -301,3 +301,42 @@ fn a_lost_table_or_journal_is_found() {
     let error = refusal(&without_database);
     assert!(matches!(error, Some(StartError::Corrupt { .. })), "{error:?}");
 }
+
+#[test]
+fn a_damaged_list_of_tables_is_found_before_tables_are_deleted_for_it() {
+    let bed = LocalBed::new();
+    let engine = bed.engine();
+    assert!(open(&engine, 0, 1).commit(record(&[("a", "1")])).wait().is_ok());
+    drop(engine);
+    let mut numbers = Numbers::printed();
+    let mut files = Vec::new();
+    for keyspace in fs::read_dir(bed.path().join("fjall/keyspaces")).expect("the keyspaces") {
+        let keyspace = keyspace.expect("an entry").path();
+        let current = keyspace.join("current");
+        let bytes = fs::read(&current).expect("the file");
+        let number = u64::from_le_bytes(*bytes.first_chunk().expect("a number"));
+        files.extend([current, keyspace.join(format!("v{number}"))]);
+    }
+    assert!(files.len() > 30, "{files:?}");
+    for _ in 0..100 {
+        let file = &files[numbers.below(files.len())];
+        let original = fs::read(file).expect("the file");
+        let bit = numbers.below(original.len() * 8);
+        let mut damaged = original.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        fs::write(file, damaged).expect("the damage is done");
+        let error = refusal(&bed);
+        assert!(
+            matches!(error, Some(StartError::Corrupt { .. })),
+            "bit {bit} of {}: {error:?}",
+            file.display()
+        );
+        fs::write(file, original).expect("the damage is undone");
+    }
+    // Of a keyspace with tables the file is missed, before the database deletes the keyspace.
+    let meta = bed.path().join("fjall/keyspaces/0");
+    fs::rename(meta.join("current"), meta.join("gone")).expect("the file goes");
+    assert!(matches!(refusal(&bed), Some(StartError::Corrupt { .. })));
+    fs::rename(meta.join("gone"), meta.join("current")).expect("the file comes back");
+    assert_eq!(get(&*open(&bed.engine(), 0, 1), "a").as_deref(), Some("1"));
+}

@@ -37,7 +37,7 @@ pub(super) struct Expected {
 /// Why the journal can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JournalError {
-    #[error("{} at byte {offset}: {what}", path.display())]
+    #[error("at byte {offset}: {what}")]
     Damaged { path: PathBuf, offset: usize, what: String },
     #[error("{}", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -25,6 +25,7 @@ mod purge;
 mod shared;
 mod stage;
 mod store;
+mod tables;
 
 pub use config::{FreeSpace, LocalConfig};
 pub use engine::LocalEngine;

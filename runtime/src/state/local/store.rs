@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::failure::WriteFailure;
 use super::journal::{self, Expected, JournalError};
 use super::layout::{self, BUCKETS, Chain, Place, SPACES};
+use super::tables::{self, TableError};
 use crate::state::{ReadError, StartError};
 
 /// A keyspace is flushed to a table when it has this many bytes in memory.
@@ -69,7 +70,12 @@ impl Store {
             acknowledged: batches,
             cut: count.is_some_and(|count| count.failed),
         };
-        let last = if exists { journal::check(&path, expected).map_err(start_error)? } else { None };
+        let last = if exists {
+            tables::check(&path)?;
+            journal::check(&path, expected)?
+        } else {
+            None
+        };
         let (database, keyspaces) = open_database(&path, cache_bytes)?;
         let spaces = Arc::new(Spaces { keyspaces, _directory: Arc::clone(directory) });
         let this = Self { spaces, database };
@@ -268,11 +274,22 @@ fn read_error(error: fjall::Error) -> ReadError {
     }
 }
 
-fn start_error(error: JournalError) -> StartError {
-    match error {
-        JournalError::Damaged { ref path, .. } => {
-            StartError::Corrupt { path: path.clone(), what: error.to_string() }
+impl From<JournalError> for StartError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Damaged { ref path, .. } => {
+                Self::Corrupt { path: path.clone(), what: error.to_string() }
+            }
+            JournalError::Io { path, source } => Self::Io { action: "check the journal", path, source },
         }
-        JournalError::Io { path, source } => StartError::Io { action: "check the journal", path, source },
+    }
+}
+
+impl From<TableError> for StartError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Damaged { path, what } => Self::Corrupt { path, what: what.to_owned() },
+            TableError::Io { path, source } => Self::Io { action: "check the tables in", path, source },
+        }
     }
 }
