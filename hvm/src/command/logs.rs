@@ -19,7 +19,7 @@ pub(crate) async fn logs(args: LogsArgs) -> Result<(), Failure> {
     }
     if args.follow {
         while let Some((host, line)) = streams.next().await {
-            print(&line.map_err(|status| Failure::of_call(&host, &status))?, args.list.json);
+            print(&line.map_err(|status| Failure::of_call(&host, &status))?, args.list.json, 0);
         }
         return Ok(());
     }
@@ -29,13 +29,16 @@ pub(crate) async fn logs(args: LogsArgs) -> Result<(), Failure> {
     }
     lines.sort_by_key(|line| line.unix_millis);
     let surplus = lines.len().saturating_sub(usize::try_from(args.last).unwrap_or(usize::MAX));
-    for line in &lines[surplus..] {
-        print(line, args.list.json);
+    let shown = &lines[surplus..];
+    let width = shown.iter().map(|line| line.replica.len()).max().unwrap_or_default();
+    for line in shown {
+        print(line, args.list.json, width);
     }
     Ok(())
 }
 
-fn print(line: &v1::LogLine, json: bool) {
+/// Writes one line, the name of its partition padded to `width`.
+fn print(line: &v1::LogLine, json: bool, width: usize) {
     if json {
         let value = json!({
             "unix_millis": line.unix_millis, "partition": line.replica, "level": line.level,
@@ -44,7 +47,7 @@ fn print(line: &v1::LogLine, json: bool) {
         println!("{value}");
     } else {
         let time = timestamp(line.unix_millis);
-        println!("{time}  {}  {:<5}  {:<7}  {}", line.replica, line.level, line.source, line.text);
+        println!("{time}  {:width$}  {:<5}  {:<7}  {}", line.replica, line.level, line.source, line.text);
     }
 }
 
