@@ -15,6 +15,8 @@ use crate::flights::{Flight, Journal, read};
 
 const PAUSE_BEFORE_RETRY: Duration = Duration::from_millis(50);
 const TRIES_MAX: u32 = 600;
+/// How often progress is written where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the senders share. They run on one thread.
 struct Feed {
@@ -127,7 +129,7 @@ impl Feed {
         journal.sent.remove(&number);
         journal.acked.insert(number);
         self.progress.inc(1);
-        let a_line_is_due = self.last_line.get().elapsed() > Duration::from_secs(1);
+        let a_line_is_due = self.last_line.get().elapsed() > LINE_INTERVAL;
         if a_line_is_due && !std::io::stderr().is_terminal() {
             self.last_line.set(Instant::now());
             eprintln!("{}/{} flights acknowledged", journal.acked.len(), self.flights.len());
