@@ -33,7 +33,9 @@ impl Factory for Embedded {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough to be used first, on a busy machine too.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn put(key: &str, value: &str) -> Write {
     Write::Put { key: key.to_owned(), value: Bytes::copy_from_slice(value.as_bytes()), lease: None }
@@ -171,7 +173,7 @@ async fn what_is_written_survives_a_restart<F: Factory>() {
 async fn a_lease_that_is_not_renewed_takes_its_keys_along<F: Factory>() {
     let factory = F::create();
     let store = factory.open();
-    let short = store.grant_lease(Duration::from_millis(50)).await.expect("granted");
+    let short = store.grant_lease(SHORT).await.expect("granted");
     let long = store.grant_lease(PATIENCE * 10).await.expect("granted");
     let leased =
         |key: &str, lease| Write::Put { key: key.to_owned(), value: Bytes::new(), lease: Some(lease) };
@@ -193,7 +195,7 @@ async fn a_lease_that_is_not_renewed_takes_its_keys_along<F: Factory>() {
 async fn a_lease_goes_on_after_a_restart_and_ends<F: Factory>() {
     let factory = F::create();
     let store = factory.open();
-    let lease = store.grant_lease(Duration::from_millis(200)).await.expect("granted");
+    let lease = store.grant_lease(SHORT).await.expect("granted");
     let leased = Write::Put { key: "a".to_owned(), value: Bytes::new(), lease: Some(lease) };
     write(&store, vec![leased]).await;
     drop(store);

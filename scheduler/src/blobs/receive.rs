@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{BlobError, BlobStore, MAX_BLOB_BYTES};
+use super::store::MAX_BLOB_BYTES;
+use super::{BlobError, BlobStore};
 
 const READ_BYTES: usize = 256 << 10;
 

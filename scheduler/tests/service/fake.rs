@@ -49,7 +49,10 @@ impl Town {
     }
 
     pub(crate) async fn start_with(directory: &Path, lease: Duration) -> Self {
-        let config = SchedulerConfig { lease, ..SchedulerConfig::new(directory) };
+        Self::start_config(SchedulerConfig { lease, ..SchedulerConfig::new(directory) }).await
+    }
+
+    pub(crate) async fn start_config(config: SchedulerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let handle = Scheduler::start(config, listener).await.expect("the scheduler starts");
         let address = format!("http://{}", handle.address());

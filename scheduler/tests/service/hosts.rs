@@ -10,29 +10,33 @@ use super::fake::{FakeImage, Town, carts, front, host_spec, indexes, owned, unti
 #[tokio::test]
 async fn a_lost_host_loses_what_has_no_state_and_keeps_the_rest() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut town = Town::start_with(directory.path(), Duration::from_millis(700)).await;
-    let (mut a, b) = (town.agent("a").await, town.agent("b").await);
+    let mut town = Town::start_with(directory.path(), Duration::from_secs(3)).await;
+    let (mut a, mut b) = (town.agent("a").await, town.agent("b").await);
     let image = FakeImage::new("1.0.0", 1, &[]);
     town.push(&image).await;
-    let both = async |a: &mut super::fake::FakeAgent,
-                      what: &str,
-                      done: &dyn Fn(&hvm_types::HostDocument) -> bool| {
-        until(what, async || {
-            a.obey().await;
-            let document = a.document().await;
-            done(&document).then_some(document)
-        })
-        .await
-    };
     town.deploy(&image, &carts(4)).await.expect("it is accepted");
     town.deploy(&image, &front(4)).await.expect("it is accepted");
-    b.document_with("something", |document| !document.assignments.is_empty()).await;
+    let on_both = |document: &hvm_types::HostDocument| {
+        let of = |name| document.assignments.iter().any(|a| a.replica.deployment.as_str() == name);
+        of("shop") && of("front")
+    };
+    until("both deployments are on b", async || {
+        a.obey().await;
+        b.obey().await;
+        on_both(&b.document().await).then_some(())
+    })
+    .await;
     // Only a reports from here on.
     b.die();
     let has_all_of_front = |document: &hvm_types::HostDocument| {
         document.assignments.iter().filter(|a| a.replica.deployment.as_str() == "front").count() == 4
     };
-    let document = both(&mut a, "all four copies", &has_all_of_front).await;
+    let document = until("all four copies are on a", async || {
+        a.obey().await;
+        let document = a.document().await;
+        has_all_of_front(&document).then_some(document)
+    })
+    .await;
     let moved = document.assignments.iter().filter(|assignment| assignment.epoch == Epoch(2)).count();
     assert!(moved > 0, "copies that were on b have new owners");
     let (deployments, hosts) = town.status().await;

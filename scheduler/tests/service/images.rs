@@ -1,7 +1,10 @@
 //! Blobs and images: taken whole and right, or not at all.
 
+use std::sync::Arc;
+
 use hvm_api::v1::put_blob_request::Part;
 use hvm_api::{ErrorKind, Failure, v1};
+use hvm_scheduler::SchedulerConfig;
 use hvm_types::{Capability, Digest, ImageConfig};
 
 use super::fake::{FakeImage, Town, blob, shop};
@@ -121,5 +124,26 @@ async fn parts_that_do_not_belong_together_are_refused() {
         assert_eq!(failure.kind, ErrorKind::Invalid);
         assert!(failure.to_string().contains(expected), "{expected}: {failure}");
     }
+    town.handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_image_that_the_own_check_refuses_is_not_taken() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut config = SchedulerConfig::new(directory.path());
+    config.image_check = Some(Arc::new(|image, root| {
+        assert!(root.join("blobs/sha256").join(image.config.to_hex()).is_file());
+        if image.version.major == 1 { Ok(()) } else { Err("nobody signed it".to_owned()) }
+    }));
+    let mut town = Town::start_config(config).await;
+    town.push(&shop()).await;
+    let refused = FakeImage::new("2.0.0", 1, &[]);
+    for bytes in &refused.blobs {
+        town.put_blob(bytes).await.expect("it is right");
+    }
+    let failure = Failure::from(&town.control.put_image(refused.message()).await.expect_err("unsigned"));
+    assert_eq!(failure, Failure::new(ErrorKind::Invalid, "nobody signed it"));
+    let images = town.control.list_images(v1::ListImagesRequest {}).await.expect("an answer").into_inner();
+    assert_eq!(images.images.len(), 1);
     town.handle.shutdown().await;
 }

@@ -57,12 +57,16 @@ fn happen(town: &mut Town, event: &Event) {
     match event {
         Event::AddHost { cpu, memory } if town.hosts.len() < 6 => town.add_host(*cpu, *memory),
         Event::Lose { host } => {
-            town.hosts.iter_mut().nth(host % hosts).into_iter().for_each(|h| h.alive = false)
+            if let Some(host) = town.hosts.get_mut(host % hosts) {
+                host.alive = false;
+            }
         }
-        Event::Return { host } => town.hosts.iter_mut().nth(host % hosts).into_iter().for_each(|h| {
-            h.alive = true;
-            h.observed = None;
-        }),
+        Event::Return { host } => {
+            if let Some(host) = town.hosts.get_mut(host % hosts) {
+                host.alive = true;
+                host.observed = None;
+            }
+        }
         Event::Deploy { deployment, ask } => {
             let stop = town.deployments.values().find_map(|document| {
                 (document.current.spec.deployment.as_str() == NAMES[*deployment]).then_some(document.stop)?
