@@ -56,6 +56,8 @@ pub(crate) struct Partition {
     /// Requests that were accepted and have not ended.
     accepted: Cell<u32>,
     drained: Notify,
+    /// Held by the one upgrade that is being made.
+    upgrading: tokio::sync::Mutex<()>,
 }
 
 /// What a lane works off.

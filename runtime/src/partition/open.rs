@@ -72,6 +72,7 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         queries: Lane::new(most_queries),
         accepted: Cell::new(0),
         drained: Notify::new(),
+        upgrading: tokio::sync::Mutex::new(()),
         host,
     });
     local.partitions.borrow_mut().insert(id, Slot::Open(partition));

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::version::{self, Version};
 use super::{Partition, Work, open};
 use crate::egress::EgressPolicy;
+use crate::state::{self, PartitionState};
 use crate::worker::{Local, Slot};
 use crate::{LogLevel, OpenError, PartitionSpec, UpgradeError};
 
@@ -24,29 +25,51 @@ enum Next {
     Ready(Rc<Version>),
     /// It comes with a new ownership. Opening the state for it fences the old one, so that may only happen
     /// when no command runs.
-    NewEpoch(PartitionSpec, EgressPolicy),
+    NewEpoch(Box<PartitionSpec>, EgressPolicy),
 }
 
-/// Upgrades a partition on this worker.
+/// No query of a partition runs as long as this lives; those that come wait.
+struct QueriesHalted<'a>(&'a Rc<Partition>);
+
+impl<'a> QueriesHalted<'a> {
+    async fn begin(partition: &'a Rc<Partition>) -> Self {
+        partition.queries.halt();
+        let halted = Self(partition);
+        partition.queries.left().await;
+        halted
+    }
+}
+
+impl Drop for QueriesHalted<'_> {
+    fn drop(&mut self) {
+        for _ in 0..self.0.queries.resume() {
+            self.0.run_lane(|partition| &partition.queries);
+        }
+    }
+}
+
+/// Upgrades a partition on this worker. Of several upgrades at a time, each begins when the one before is done.
 pub(crate) async fn upgrade(spec: PartitionSpec) -> Result<(), UpgradeError> {
     let id = spec.id.clone();
     let Some(Slot::Open(partition)) = Local::current().and_then(|local| local.partition(&id)) else {
         return Err(UpgradeError::Unknown { id });
     };
-    let state = partition.observed.state();
-    if state != ReplicaState::Ready {
-        return Err(UpgradeError::NotServing { id, state: state.to_string() });
-    }
+    let _alone = partition.upgrading.lock().await;
+    partition.check_ready()?;
     let current = partition.version();
     if current.spec.stateful != spec.stateful {
         return Err(UpgradeError::StateChange { id });
     }
+    if spec.stateful && spec.epoch < current.spec.epoch {
+        let (epoch, newest) = (spec.epoch, current.spec.epoch);
+        return Err(UpgradeError::Open(state::OpenError::Fenced { id, epoch, newest }.into()));
+    }
     let egress = version::check(&partition.host, &spec)?;
     let next = if current.spec.epoch == spec.epoch || !spec.stateful {
-        let state = current.state.clone();
-        Next::Ready(partition.prepare(spec, egress, state).await?)
+        let preparing = partition.prepare(spec, egress, current.state.clone());
+        Next::Ready(partition.slices.metered(&partition.observed.meter, preparing).await?)
     } else {
-        Next::NewEpoch(spec, egress)
+        Next::NewEpoch(Box::new(spec), egress)
     };
     let (done, result) = oneshot::channel();
     partition.commands.push_front(Work::Swap(Box::new(Swap { next, done })));
@@ -56,40 +79,56 @@ pub(crate) async fn upgrade(spec: PartitionSpec) -> Result<(), UpgradeError> {
 }
 
 impl Partition {
+    fn check_ready(&self) -> Result<(), UpgradeError> {
+        match self.observed.state() {
+            ReplicaState::Ready => Ok(()),
+            state => {
+                let id = self.observed.id.clone();
+                Err(UpgradeError::NotServing { id, state: state.to_string() })
+            }
+        }
+    }
+
     /// Makes a version ready: an instance of it stands by.
     async fn prepare(
         &self,
         spec: PartitionSpec,
         egress: EgressPolicy,
-        state: Option<Arc<dyn crate::state::PartitionState>>,
+        state: Option<Arc<dyn PartitionState>>,
     ) -> Result<Rc<Version>, OpenError> {
         let version = Version::new(&self.host, &self.observed, &self.log, spec, egress, state);
-        let warming = version.warm(&self.host, &self.observed);
-        self.slices.metered(&self.observed.meter, warming).await?;
+        version.warm(&self.host, &self.observed).await?;
         Ok(version)
     }
 
     /// Takes the next version into use. No command runs meanwhile: this is one of them.
     pub(super) async fn swap(self: &Rc<Self>, swap: Swap) {
-        let result = match swap.next {
-            Next::Ready(version) => Ok(version),
-            Next::NewEpoch(spec, egress) => self.take_over(spec, egress).await,
-        };
-        let result = result.map(|version| {
-            let (epoch, generation) = (version.spec.epoch, version.spec.generation);
-            self.observed.set_version(epoch, generation, &version.memory);
-            self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
-            // The old version goes with its idle instances, or with its last query.
-            drop(self.version.replace(version));
-        });
-        drop(swap.done.send(result.map_err(UpgradeError::Open)));
+        drop(swap.done.send(self.try_swap(swap.next).await));
     }
 
-    async fn take_over(
-        self: &Rc<Self>,
-        spec: PartitionSpec,
-        egress: EgressPolicy,
-    ) -> Result<Rc<Version>, OpenError> {
+    async fn try_swap(self: &Rc<Self>, next: Next) -> Result<(), UpgradeError> {
+        // It may have been closed, or fenced, while this waited.
+        self.check_ready()?;
+        match next {
+            Next::Ready(version) => self.install(version),
+            Next::NewEpoch(spec, egress) => self.take_over(*spec, egress).await?,
+        }
+        self.check_ready()
+    }
+
+    fn install(&self, version: Rc<Version>) {
+        let (epoch, generation) = (version.spec.epoch, version.spec.generation);
+        self.observed.set_version(epoch, generation, &version.memory);
+        self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
+        self.log.host(LogLevel::Info, &format!("generation {} took over", version.spec.generation));
+        // The old version goes with its idle instances, or with its last query.
+        drop(self.version.replace(version));
+    }
+
+    /// Opens the state for a new ownership and runs the new version in it; where that does not start, the old
+    /// one. A query that ran meanwhile would find its state owned by the new epoch and fail: so none does.
+    async fn take_over(self: &Rc<Self>, spec: PartitionSpec, egress: EgressPolicy) -> Result<(), OpenError> {
+        let _halted = QueriesHalted::begin(self).await;
         let (id, epoch) = (spec.id.clone(), spec.epoch);
         let state = match open::open_state(&self.host, &id, epoch).await {
             Ok(state) => state,
@@ -100,11 +139,17 @@ impl Partition {
                 return Err(error);
             }
         };
-        // From here the old version's handle is fenced: where the new one fails, the partition has failed.
-        let prepared = self.prepare(spec, egress, Some(state)).await;
-        if let Err(error) = &prepared {
-            self.observed.set_state(ReplicaState::Failed { reason: error.to_string() });
+        match self.prepare(spec, egress, Some(Arc::clone(&state))).await {
+            Ok(version) => {
+                self.install(version);
+                Ok(())
+            }
+            Err(error) => {
+                let old = PartitionSpec { epoch, ..self.version().spec.clone() };
+                let egress = version::check(&self.host, &old)?;
+                self.install(Version::new(&self.host, &self.observed, &self.log, old, egress, Some(state)));
+                Err(error)
+            }
         }
-        prepared
     }
 }

@@ -10,3 +10,4 @@ mod life;
 mod limit;
 mod observation;
 mod query;
+mod takeover;
