@@ -68,6 +68,8 @@ fn config(instances: u32) -> Config {
         .max_core_instances_per_component(64)
         .max_memories_per_component(4)
         .max_tables_per_component(8)
+        .max_memories_per_module(4)
+        .max_tables_per_module(8)
         .max_component_instance_size(1 << 20)
         .max_core_instance_size(1 << 20)
         .table_elements(65_536)

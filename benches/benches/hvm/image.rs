@@ -23,7 +23,7 @@ use crate::disk;
 const SAMPLES: usize = 10;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    let image = SignedImage::new();
+    let image = LazyCell::new(SignedImage::new);
     let hello = Question::new(Method::GET, "/", StatusCode::OK);
     let mut group = criterion.benchmark_group("signed image to first answer, not compiled yet");
     group.sampling_mode(SamplingMode::Flat).sample_size(SAMPLES);
