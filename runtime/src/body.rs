@@ -1,18 +1,15 @@
 //! Bodies of requests and responses as they cross the HVM's edge.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
-use tokio::sync::oneshot;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::RequestError;
-use crate::meter::MeterCell;
+use crate::stream::AnswerReader;
 
 /// Any error of whoever sends a body.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -72,16 +69,8 @@ pub struct ResponseBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Whole(Option<Bytes>),
-    Stream(Box<GuestStream>),
-}
-
-/// A body that the guest is still producing.
-#[derive(Debug)]
-struct GuestStream {
-    frames: HyperOutgoingBody,
-    /// Says whether the guest finished; `None` once that is known.
-    end: Option<oneshot::Receiver<Result<(), RequestError>>>,
-    meter: Arc<MeterCell>,
+    /// The guest may still be producing it.
+    Stream(AnswerReader),
 }
 
 impl ResponseBody {
@@ -90,13 +79,9 @@ impl ResponseBody {
         Self(Kind::Whole((!bytes.is_empty()).then_some(bytes)))
     }
 
-    /// A body as the guest produces it; `end` says how the guest ended.
-    pub(crate) fn stream(
-        frames: HyperOutgoingBody,
-        end: oneshot::Receiver<Result<(), RequestError>>,
-        meter: Arc<MeterCell>,
-    ) -> Self {
-        Self(Kind::Stream(Box::new(GuestStream { frames, end: Some(end), meter })))
+    /// A body as its guest produces it.
+    pub(crate) const fn stream(reader: AnswerReader) -> Self {
+        Self(Kind::Stream(reader))
     }
 
     /// Reads all of it.
@@ -118,14 +103,14 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
         match &mut self.0 {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Stream(stream) => stream.poll_frame(context),
+            Kind::Stream(reader) => reader.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Stream(stream) => stream.end.is_none(),
+            Kind::Stream(_) => false,
         }
     }
 
@@ -134,30 +119,5 @@ impl Body for ResponseBody {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Stream(_) => SizeHint::default(),
         }
-    }
-}
-
-impl GuestStream {
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
-        let Some(end) = &mut self.end else { return Poll::Ready(None) };
-        match std::task::ready!(Pin::new(&mut self.frames).poll_frame(context)) {
-            Some(Ok(frame)) => {
-                self.meter.count_sent(frame.data_ref().map_or(0, Bytes::len));
-                return Poll::Ready(Some(Ok(frame)));
-            }
-            Some(Err(_)) => {
-                self.end = None;
-                return Poll::Ready(Some(Err(RequestError::ResponseIncomplete)));
-            }
-            None => {}
-        }
-        // The frames also end where the guest was stopped: only `end` tells the two apart.
-        let end = std::task::ready!(Pin::new(end).poll(context));
-        self.end = None;
-        Poll::Ready(match end {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(Err(error)),
-            Err(_) => Some(Err(RequestError::ResponseIncomplete)),
-        })
     }
 }

@@ -1,6 +1,7 @@
 //! What all workers of an HVM share: settings, engine, the pool's places, the partitions as they can be seen.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,9 @@ use crate::state::StateEngine;
 use crate::ticker::Wakefulness;
 use crate::worker::{Local, WorkerHandle};
 use crate::{HvmConfig, RequestError};
+
+/// How long a request waits for a place before it asks again for idle instances to go.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What all workers share.
 pub(crate) struct Host {
@@ -113,6 +117,21 @@ impl Host {
         }
         self.waiting_for_slots.fetch_add(1, Relaxed);
         let _waits = WaitsForSlot(&self.waiting_for_slots);
+        let mut slot = pin!(timeout_at(until, Arc::clone(&self.slots).acquire_many_owned(permits)));
+        loop {
+            self.ask_for_room(permits);
+            tokio::select! {
+                biased;
+                slot = &mut slot => {
+                    return slot.map_err(|_| RequestError::HostFull)?.map_err(|_| RequestError::Stopped);
+                }
+                () = tokio::time::sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// Asks all workers to let idle instances go.
+    fn ask_for_room(&self, permits: u32) {
         for worker in self.workers() {
             worker.try_order(Box::new(move |local| {
                 for _ in 0..permits {
@@ -120,8 +139,6 @@ impl Host {
                 }
             }));
         }
-        let slot = timeout_at(until, Arc::clone(&self.slots).acquire_many_owned(permits)).await;
-        slot.map_err(|_| RequestError::HostFull)?.map_err(|_| RequestError::Stopped)
     }
 
     /// Whether an instance may stay in memory after its request.

@@ -46,6 +46,7 @@ mod partition;
 mod request_error;
 mod spec;
 pub mod state;
+mod stream;
 mod ticker;
 mod worker;
 

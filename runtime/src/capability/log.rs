@@ -8,7 +8,7 @@ use hvm_types::ReplicaId;
 
 use crate::{LogLevel, LogLine, LogSink, LogSource};
 
-/// Lines of guests that are kept per second and partition.
+/// Lines that are kept per second and partition.
 const LINES_PER_SECOND: u32 = 1_000;
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -34,25 +34,27 @@ impl PartitionLog {
     /// Writes what a guest said, line by line, as far as its rate allows.
     pub(crate) fn guest(&self, level: LogLevel, source: LogSource, text: &str) {
         for line in text.lines() {
-            let (admitted, dropped) = self.admit(Instant::now());
-            if dropped > 0 {
-                self.host(
-                    LogLevel::Warn,
-                    &format!("{dropped} lines were dropped: more than {LINES_PER_SECOND} in a second"),
-                );
-            }
-            if admitted {
-                self.write(level, source, cut(line));
-            }
+            self.write(level, source, line);
         }
     }
 
     /// Writes a line of the HVM itself.
     pub(crate) fn host(&self, level: LogLevel, text: &str) {
-        self.write(level, LogSource::Hvm, cut(text));
+        self.write(level, LogSource::Hvm, text);
     }
 
-    fn write(&self, level: LogLevel, source: LogSource, text: String) {
+    fn write(&self, level: LogLevel, source: LogSource, line: &str) {
+        let (admitted, dropped) = self.admit(Instant::now());
+        if dropped > 0 {
+            let note = format!("{dropped} lines were dropped: more than {LINES_PER_SECOND} in a second");
+            self.pass_on(LogLevel::Warn, LogSource::Hvm, note);
+        }
+        if admitted {
+            self.pass_on(level, source, cut(line));
+        }
+    }
+
+    fn pass_on(&self, level: LogLevel, source: LogSource, text: String) {
         let line = LogLine { unix_millis: unix_millis(), level, source, text };
         self.sink.write(&self.id, line);
     }

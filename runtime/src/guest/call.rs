@@ -2,9 +2,9 @@
 //!
 //! A guest hands out the head of its response, then writes the body into a bounded channel, then returns. The
 //! two ways through differ in who reads that channel: [`answer_whole`] reads it here and gives the answer out
-//! only when the guest has finished entirely; [`stream_answer`] passes it on at once and says at its end
-//! whether the guest finished.
+//! only when the guest has finished entirely; [`stream_answer`] passes it on at once.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::task::{Context, Poll};
 
@@ -36,7 +36,8 @@ where
     let (sender, receiver) = oneshot::channel();
     // Without its own budget the reader could be told to wait while there is something to read, and the guest
     // would be taken to have left its body unfinished.
-    let mut reader = pin!(tokio::task::unconstrained(read_answer(receiver, limit)));
+    let began = Cell::new(false);
+    let mut reader = pin!(tokio::task::unconstrained(read_answer(receiver, &began, limit)));
     let ended = {
         let mut call = pin!(call(instance, request, sender));
         let ended = std::future::poll_fn(|context| {
@@ -62,9 +63,7 @@ where
             let mut context = Context::from_waker(std::task::Waker::noop());
             match reader.as_mut().poll(&mut context) {
                 Poll::Ready(result) => result,
-                Poll::Pending if instance.store.data_mut().has_open_body() => {
-                    Err(RequestError::ResponseIncomplete)
-                }
+                Poll::Pending if began.get() => Err(RequestError::ResponseIncomplete),
                 Poll::Pending => Err(RequestError::NoResponse),
             }
         }
@@ -101,9 +100,11 @@ impl Ended {
 
 async fn read_answer(
     head: oneshot::Receiver<Head>,
+    began: &Cell<bool>,
     limit: ByteSize,
 ) -> Result<(response::Parts, Bytes), RequestError> {
     let response = head_of(head.await)?;
+    began.set(true);
     let (parts, body) = response.into_parts();
     let mut body = pin!(body);
     let mut bytes = BytesMut::new();
@@ -180,9 +181,6 @@ where
         let head = receiver.try_recv().map_err(|_| RequestError::NoResponse)?;
         on_head(head_of(Ok(head))?);
     }
-    if instance.store.data_mut().has_open_body() {
-        return Err(RequestError::ResponseIncomplete);
-    }
     Ok(())
 }
 
@@ -205,5 +203,8 @@ where
     let request = http.new_incoming_request(scheme, request).map_err(invalid)?;
     let head = http.new_response_outparam(head).map_err(invalid)?;
     let result = proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, head).await;
-    result.map_err(|error| RequestError::Trapped { trap: Trap::of(&error, store.data()) })
+    result.map_err(|error| {
+        store.data().log_trap(&error);
+        RequestError::Trapped { trap: Trap::of(&error, store.data()) }
+    })
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::LogLevel;
 use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog};
 use crate::memory::{Limiter, MemoryAccount};
 
@@ -28,6 +28,8 @@ const MAX_KEPT_RESOURCES: usize = 256;
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
 /// Most bytes of header fields in one collection, in memory.
 const MAX_FIELD_BYTES: usize = 128 << 10;
+/// Most lines of a trace that are logged when a guest is stopped.
+const MAX_TRACE_LINES: usize = 16;
 
 /// The host's side of one instance.
 pub(crate) struct GuestState {
@@ -95,9 +97,13 @@ impl GuestState {
         LoggingView(&self.log)
     }
 
-    /// Whether a response body is still open: the guest returned without finishing it.
-    fn has_open_body(&mut self) -> bool {
-        self.table.iter_mut().any(|entry| entry.is::<HostOutgoingBody>())
+    /// Tells the partition's log where the guest was when it was stopped.
+    fn log_trap(&self, error: &wasmtime::Error) {
+        if let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
+            for line in trace.to_string().lines().take(MAX_TRACE_LINES) {
+                self.log.host(LogLevel::Error, line);
+            }
+        }
     }
 
     /// Whether so few resources were left behind that the instance can serve on.

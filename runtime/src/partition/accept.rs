@@ -162,7 +162,7 @@ impl Partition {
             let task = Rc::clone(self).read_then_run(job);
             crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
         } else {
-            self.queries.push(Work::Request(job));
+            self.queries.push(Work::Request(Box::new(job)));
             self.run_lane(|partition| &partition.queries);
         }
     }
@@ -187,7 +187,7 @@ impl Partition {
                 Err(error) => return self.answer_error(job.reply, error),
             }
         }
-        self.commands.push(Work::Request(job));
+        self.commands.push(Work::Request(Box::new(job)));
         self.work_off(|partition| &partition.commands).await;
     }
 

@@ -41,6 +41,11 @@ impl<W> Lane<W> {
         self.waiting.borrow_mut().push_front(work);
     }
 
+    /// Forgets all that waits.
+    pub(super) fn clear(&self) {
+        self.waiting.take();
+    }
+
     /// Takes part in the work, unless enough tasks do.
     pub(super) fn enter(&self) -> Option<Turn<'_, W>> {
         if self.halted.get() || self.tasks.get() == self.most_tasks {

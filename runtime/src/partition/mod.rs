@@ -62,7 +62,7 @@ pub(crate) struct Partition {
 
 /// What a lane works off.
 enum Work {
-    Request(Job),
+    Request(Box<Job>),
     Swap(Box<Swap>),
 }
 
@@ -86,8 +86,8 @@ impl Partition {
 
     async fn work(self: &Rc<Self>, work: Work) {
         match work {
-            Work::Request(job) if job.is_command => self.run_command(job).await,
-            Work::Request(job) => self.run_query(job).await,
+            Work::Request(job) if job.is_command => self.run_command(*job).await,
+            Work::Request(job) => self.run_query(*job).await,
             Work::Swap(swap) => self.swap(*swap).await,
         }
     }
@@ -118,6 +118,12 @@ impl Partition {
     /// how many went.
     pub(crate) fn drop_idle_before(&self, before: Option<Instant>) -> usize {
         self.version.borrow().drop_idle(before)
+    }
+
+    /// Forgets the requests that wait: the worker stops. They hold the partition that holds them.
+    pub(crate) fn abandon(&self) {
+        self.commands.clear();
+        self.queries.clear();
     }
 
     fn waiting(&self) -> u32 {

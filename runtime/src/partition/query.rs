@@ -8,47 +8,54 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, request};
+use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use hvm_types::{ByteSize, RequestOutcome};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::Partition;
 use super::accept::{Job, JobBody, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
-use crate::guest::stream_answer;
+use crate::guest::{Instance, stream_answer};
 use crate::meter::MeterCell;
+use crate::stream::{self, AnswerEnd};
 use crate::{RequestBody, RequestError, ResponseBody};
 
-/// The two places where somebody may still be waiting for a query: for its head, then for its body's end.
+/// Who asked: waiting for the answer's head first, then reading its body.
 struct Asker {
     reply: RefCell<Option<Reply>>,
-    end: RefCell<oneshot::Sender<Result<(), RequestError>>>,
-    /// Given to the response's body.
-    ended: RefCell<Option<oneshot::Receiver<Result<(), RequestError>>>>,
+    answer: RefCell<Option<AnswerEnd>>,
     /// Whether the guest answered with a status of 400 or above.
     rejected: Cell<bool>,
 }
 
 impl Asker {
-    fn new(reply: Reply) -> Self {
-        let (end, ended) = oneshot::channel();
-        Self {
-            reply: RefCell::new(Some(reply)),
-            end: RefCell::new(end),
-            ended: RefCell::new(Some(ended)),
-            rejected: Cell::new(false),
+    const fn new(reply: Reply) -> Self {
+        Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), rejected: Cell::new(false) }
+    }
+
+    /// Hands the answer out as its guest produces it.
+    fn give(&self, response: Response<HyperOutgoingBody>, meter: &Arc<MeterCell>) {
+        self.rejected.set(response.status().as_u16() >= 400);
+        let (head, frames) = response.into_parts();
+        let (reader, end) = stream::answer(frames, Arc::clone(meter));
+        self.answer.replace(Some(end));
+        if let Some(reply) = self.reply.take() {
+            drop(reply.send(Ok(Response::from_parts(head, ResponseBody::stream(reader)))));
         }
     }
 
-    /// Resolves when nobody waits any more.
+    /// Resolves when nobody waits or reads any more.
     async fn gone(&self) {
         std::future::poll_fn(|context| match self.reply.borrow_mut().as_mut() {
             Some(reply) => reply.poll_closed(context),
-            None => self.end.borrow_mut().poll_closed(context),
+            None => match self.answer.borrow().as_ref() {
+                Some(end) => end.poll_unread(context),
+                None => Poll::Pending,
+            },
         })
         .await;
     }
@@ -80,7 +87,16 @@ impl Partition {
             }
         };
         self.observed.meter.add_wall(began.elapsed());
-        self.end_query(asker, result);
+        match result {
+            Ok(instance) => {
+                if self.end_query(&asker, Ok(())) {
+                    version.check_in(&self.host, Pool::Query, instance);
+                }
+            }
+            Err(error) => {
+                self.end_query(&asker, Err(error));
+            }
+        }
     }
 
     async fn query(
@@ -90,18 +106,13 @@ impl Partition {
         body: JobBody,
         asker: &Asker,
         deadline: Instant,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Instance, RequestError> {
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
         instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
-            asker.rejected.set(response.status().as_u16() >= 400);
-            let (reply, ended) = (asker.reply.take(), asker.ended.take());
-            if let (Some(reply), Some(ended)) = (reply, ended) {
-                let meter = Arc::clone(&self.observed.meter);
-                drop(reply.send(Ok(response.map(|body| ResponseBody::stream(body, ended, meter)))));
-            }
+            asker.give(response, &self.observed.meter);
         })
         .await;
         let effects = instance.end();
@@ -110,30 +121,28 @@ impl Partition {
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));
         }
-        version.check_in(&self.host, Pool::Query, instance);
-        Ok(())
+        Ok(instance)
     }
 
-    fn end_query(&self, asker: Asker, result: Result<(), RequestError>) {
-        let error = match &result {
-            Ok(()) => {
-                let rejected = asker.rejected.get();
-                let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
-                self.observed.meter.count(outcome);
-                None
+    /// Counts how a query ended and lets whoever asked know. True where the answer is whole.
+    fn end_query(&self, asker: &Asker, guest: Result<(), RequestError>) -> bool {
+        let Some(answer) = asker.answer.take() else {
+            let error = guest.err().unwrap_or(RequestError::NoResponse);
+            match asker.reply.take() {
+                Some(reply) => self.answer_error(reply, error),
+                None => self.observed.meter.count(error.outcome()),
             }
-            Err(error) => Some(error.clone()),
+            return false;
         };
-        match (asker.reply.into_inner(), error) {
-            (Some(reply), Some(error)) => self.answer_error(reply, error),
-            (_, error) => {
-                if let Some(error) = &error {
-                    self.observed.meter.count(error.outcome());
-                    self.log_failure(error);
-                }
-                drop(asker.end.into_inner().send(result));
+        let note = |end: &Result<(), RequestError>| match end {
+            Ok(()) if asker.rejected.get() => self.observed.meter.count(RequestOutcome::Rejected),
+            Ok(()) => self.observed.meter.count(RequestOutcome::Succeeded),
+            Err(error) => {
+                self.observed.meter.count(error.outcome());
+                self.log_failure(error);
             }
-        }
+        };
+        answer.finish(guest, note).is_ok()
     }
 }
 

@@ -159,10 +159,11 @@ impl Version {
         let mut dropped = 0;
         for idle in [&self.command, &self.queries] {
             // Dropping an instance may write its last line to the log: not while the list is borrowed.
-            while let Some(instance) =
-                idle.borrow_mut().pop_front_if(|instance| instance.idle_since <= before)
-            {
-                drop(instance);
+            loop {
+                let instance = idle.borrow_mut().pop_front_if(|instance| instance.idle_since <= before);
+                if instance.is_none() {
+                    break;
+                }
                 dropped += 1;
             }
         }

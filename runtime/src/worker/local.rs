@@ -58,6 +58,9 @@ impl Local {
     }
 
     pub(super) fn uninstall(&self) {
+        for partition in self.open_partitions() {
+            partition.abandon();
+        }
         self.partitions.take();
         LOCAL.take();
         TASKS.take();
