@@ -10,6 +10,7 @@ use wasmtime::ResourceLimiter;
 
 use crate::Trap;
 use crate::meter::MeterCell;
+use crate::worker::Local;
 
 /// Bytes of one element of a table: a pointer.
 const TABLE_ELEMENT_BYTES: u64 = 8;
@@ -122,11 +123,27 @@ impl Limiter {
         Self { account, held: 0, denied: None }
     }
 
-    /// Takes bytes that the host holds for the guest.
+    /// Takes bytes that the host holds for the guest. Idle instances are only a cache: where there is no room, they
+    /// make it.
     pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), Trap> {
-        self.account.hold(bytes)?;
+        while let Err(denied) = self.account.hold(bytes) {
+            if !self.make_room(bytes, &denied) {
+                return Err(denied);
+            }
+        }
         self.held += bytes;
         Ok(())
+    }
+
+    /// Drops one idle instance of this worker. False where none is left that would help.
+    fn make_room(&self, bytes: u64, denied: &Trap) -> bool {
+        if self.held.saturating_add(bytes) > self.account.limit {
+            return false;
+        }
+        Local::current().is_some_and(|local| match denied {
+            Trap::HostMemory => local.reclaim_one(),
+            _ => local.reclaim_of(&self.account),
+        })
     }
 
     /// Gives back what the host held for the guest.

@@ -38,6 +38,7 @@ use version::Version;
 use crate::LogLevel;
 use crate::capability::PartitionLog;
 use crate::host::Host;
+use crate::memory::MemoryAccount;
 use crate::observed::Observed;
 use crate::state::ReadError;
 use crate::worker::Slices;
@@ -107,6 +108,11 @@ impl Partition {
             }
             ReadError::Unavailable { .. } => {}
         }
+    }
+
+    /// Whether the instances of the version that runs are charged to this account.
+    pub(crate) fn is_charged_to(&self, account: &Arc<MemoryAccount>) -> bool {
+        Arc::ptr_eq(&self.version.borrow().memory, account)
     }
 
     /// Since when its longest-idle instance is idle.

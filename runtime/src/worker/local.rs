@@ -11,6 +11,7 @@ use tokio::task::LocalSet;
 
 use super::Slices;
 use crate::host::Host;
+use crate::memory::MemoryAccount;
 use crate::partition::Partition;
 
 thread_local! {
@@ -97,6 +98,13 @@ impl Local {
         let idle = self.open_partitions();
         let longest = idle.iter().filter_map(|p| Some((p.idle_since()?, p))).min_by_key(|(since, _)| *since);
         longest.is_some_and(|(_, partition)| partition.drop_idle_before(None) > 0)
+    }
+
+    /// Drops the longest-idle instance of the partition whose memory this account counts. False where none is idle.
+    pub(crate) fn reclaim_of(&self, account: &Arc<MemoryAccount>) -> bool {
+        let is_its = |slot: &&Slot| matches!(slot, Slot::Open(partition) if partition.is_charged_to(account));
+        let slot = self.partitions.borrow().values().find(is_its).cloned();
+        matches!(slot, Some(Slot::Open(partition)) if partition.drop_idle_before(None) > 0)
     }
 
     /// Drops instances of partitions that had no request for long, for as long as the worker lives.

@@ -68,13 +68,28 @@ async fn a_guest_that_takes_memory_without_end_is_stopped_at_its_limit() {
 }
 
 #[tokio::test]
-async fn instances_of_a_partition_share_its_memory() {
+async fn an_idle_instance_gives_its_memory_up_for_one_that_works() {
     let bed = Bed::with_probe().await;
-    // The query's instance keeps its memory, and the command's has no more than what is left.
-    assert_eq!(bed.get("/alloc?mb=40").await.expect("within the limit").text(), "40 MiB");
-    let limit = ByteSize::mib(64);
-    assert_eq!(trap_of(bed.post("/alloc?mb=40", "").await), Trap::Memory { limit });
-    assert!(bed.status(&first()).expect("open").memory >= ByteSize::mib(40));
+    for _ in 0..2 {
+        // The query's instance keeps its memory while it is idle: with the command's that is more than 64 MB.
+        assert_eq!(bed.get("/alloc?mb=40").await.expect("within the limit").text(), "40 MiB");
+        assert!(bed.status(&first()).expect("open").memory >= ByteSize::mib(40));
+        assert_eq!(bed.post("/alloc?mb=40", "").await.expect("within the limit").text(), "40 MiB");
+    }
+    assert!(bed.status(&first()).expect("open").memory <= ByteSize::mib(64));
+}
+
+#[tokio::test]
+async fn idle_instances_of_neighbours_give_the_hosts_memory_up() {
+    let bed = Bed::with(|config| config.memory = ByteSize::mib(48));
+    let neighbour: ReplicaId = "test/probe/1".parse().expect("a valid id");
+    bed.open(&first(), |_| {}).await;
+    bed.open(&neighbour, |_| {}).await;
+    for _ in 0..2 {
+        assert_eq!(bed.get("/alloc?mb=30").await.expect("within the limit").text(), "30 MiB");
+        let other = super::bed::request(http::Method::GET, "/alloc?mb=30", "");
+        assert_eq!(bed.request(&neighbour, other).await.expect("within the limit").text(), "30 MiB");
+    }
 }
 
 #[tokio::test]
