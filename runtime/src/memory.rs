@@ -146,6 +146,11 @@ impl Limiter {
         })
     }
 
+    /// Counts bytes of state that the guest read.
+    pub(crate) fn count_read(&self, bytes: u64) {
+        self.account.meter.count_state(bytes, 0);
+    }
+
     /// Gives back what the host held for the guest.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.account.release(bytes);

@@ -39,9 +39,9 @@ pub struct Meter {
     pub state_read_bytes: u64,
     /// Bytes of state committed.
     pub state_written_bytes: u64,
-    /// Bytes of request heads and bodies.
+    /// Bytes of request bodies, and those that its own calls out received from the network.
     pub received_bytes: u64,
-    /// Bytes of response heads and bodies.
+    /// Bytes of response bodies, and those that its own calls out sent.
     pub sent_bytes: u64,
 }
 

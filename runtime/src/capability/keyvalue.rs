@@ -69,7 +69,6 @@ pub(crate) struct Keyvalue {
     snapshot: Option<Box<dyn Snapshot>>,
     writes: WriteSet,
     held_bytes: u64,
-    read_bytes: u64,
     /// A failure to read, which fails the request whatever the guest makes of it.
     broken: Option<ReadError>,
 }
@@ -78,7 +77,6 @@ pub(crate) struct Keyvalue {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) writes: WriteSet,
-    pub(crate) read_bytes: u64,
     pub(crate) broken: Option<ReadError>,
 }
 
@@ -91,7 +89,6 @@ impl Keyvalue {
             snapshot: None,
             writes: WriteSet::default(),
             held_bytes: 0,
-            read_bytes: 0,
             broken: None,
         }
     }
@@ -106,11 +103,7 @@ impl Keyvalue {
         self.access = Access::None;
         self.snapshot = None;
         limiter.release(std::mem::take(&mut self.held_bytes));
-        Effects {
-            writes: std::mem::take(&mut self.writes),
-            read_bytes: std::mem::take(&mut self.read_bytes),
-            broken: self.broken.take(),
-        }
+        Effects { writes: std::mem::take(&mut self.writes), broken: self.broken.take() }
     }
 }
 
@@ -154,8 +147,7 @@ impl KeyvalueView<'_> {
         }
         match self.snapshot()?.get(bucket, key) {
             Ok(value) => {
-                let read = key.len() + value.as_ref().map_or(0, Bytes::len);
-                self.keyvalue.read_bytes += read as u64;
+                self.limiter.count_read((key.len() + value.as_ref().map_or(0, Bytes::len)) as u64);
                 Ok(value)
             }
             Err(error) => Err(Self::broken(&mut self.keyvalue.broken, error)),
@@ -179,13 +171,18 @@ impl KeyvalueView<'_> {
         if value_bytes > MAX_VALUE_BYTES {
             return Err(too_much("a value", value_bytes, MAX_VALUE_BYTES));
         }
-        let written = self.keyvalue.writes.bytes() + key.len() + value_bytes;
+        // What is written again replaces what was written before.
+        let bytes_with = |value_bytes: usize| key.len() + value_bytes;
+        let before = self.keyvalue.writes.get(bucket, key).map(|old| bytes_with(old.map_or(0, Bytes::len)));
+        let written = self.keyvalue.writes.bytes() - before.unwrap_or(0) + bytes_with(value_bytes);
         if written > MAX_REQUEST_BYTES {
             return Err(too_much("what one command writes", written, MAX_REQUEST_BYTES));
         }
-        let held = (key.len() + value_bytes) as u64 + WRITE_OVERHEAD_BYTES;
+        let held = |bytes: usize| bytes as u64 + WRITE_OVERHEAD_BYTES;
+        let (held, given_back) = (held(bytes_with(value_bytes)), before.map_or(0, held));
         self.limiter.hold(held).map_err(|denied| KeyvalueError::Other(denied.to_string()))?;
-        self.keyvalue.held_bytes += held;
+        self.limiter.release(given_back);
+        self.keyvalue.held_bytes = self.keyvalue.held_bytes + held - given_back;
         match value {
             Some(value) => self.keyvalue.writes.put(bucket, key, value.into()),
             None => self.keyvalue.writes.delete(bucket, key),
@@ -261,12 +258,12 @@ impl store::HostBucket for KeyvalueView<'_> {
     ) -> Result<store::KeyResponse, KeyvalueError> {
         let bucket = self.name(&bucket)?;
         self.snapshot()?;
-        let Keyvalue { snapshot, writes, read_bytes, broken, .. } = &mut *self.keyvalue;
+        let Keyvalue { snapshot, writes, broken, .. } = &mut *self.keyvalue;
         let snapshot = snapshot.as_mut().expect("it was taken above");
         let page = listing::page(snapshot, writes.bucket(&bucket), &bucket, cursor.unwrap_or(0))
             .await
             .map_err(|error| Self::broken(broken, error))?;
-        *read_bytes += page.keys.iter().map(|key| key.len() as u64).sum::<u64>();
+        self.limiter.count_read(page.keys.iter().map(|key| key.len() as u64).sum());
         Ok(store::KeyResponse { keys: page.keys, cursor: page.next })
     }
 
@@ -329,5 +326,32 @@ impl batch::Host for KeyvalueView<'_> {
         check_batch(keys.len())?;
         let bucket = self.name(&bucket)?;
         keys.iter().try_for_each(|key| self.write(&bucket, key, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hvm_types::ByteSize;
+
+    use super::*;
+    use crate::memory::{HostMemory, MemoryAccount};
+
+    #[test]
+    fn a_key_that_is_written_again_and_again_takes_the_room_of_one() {
+        let host = HostMemory::new(ByteSize::mib(1));
+        let account = MemoryAccount::new(ByteSize::kib(8), host, Arc::default());
+        let mut limiter = Limiter::new(Arc::clone(&account));
+        let mut keyvalue = Keyvalue::new(["default".to_owned()].into(), None);
+        let mut table = ResourceTable::new();
+        keyvalue.begin(Access::Command);
+        let mut view = KeyvalueView { keyvalue: &mut keyvalue, table: &mut table, limiter: &mut limiter };
+        for turn in 0..100 {
+            let value = (turn % 10 > 0).then(|| vec![0; 100 * (turn % 10)]);
+            view.write("default", "key", value).expect("it fits each time");
+        }
+        view.write("default", "other", Some(vec![0; 8 << 10])).expect_err("more than there is");
+        assert_eq!(account.observe(), ByteSize(3 + 900 + WRITE_OVERHEAD_BYTES));
+        keyvalue.end(&mut limiter);
+        assert_eq!(account.observe(), ByteSize(0));
     }
 }

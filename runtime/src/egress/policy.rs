@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::address;
+use crate::meter::MeterCell;
 
 /// The most origins of one policy.
 pub const MAX_GRANTS: usize = 256;
@@ -45,15 +46,23 @@ pub struct Traffic {
 pub(super) struct TrafficCounters {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
+    /// The partition's meter, where there is one.
+    meter: OnceLock<Arc<MeterCell>>,
 }
 
 impl TrafficCounters {
     pub(super) fn add_sent(&self, bytes: usize) {
         self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(meter) = self.meter.get() {
+            meter.count_sent(bytes);
+        }
     }
 
     pub(super) fn add_received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(meter) = self.meter.get() {
+            meter.count_received(bytes);
+        }
     }
 }
 
@@ -125,6 +134,11 @@ impl EgressPolicy {
             sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
             received_bytes: counters.received_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Charges what crosses the network from now on to a partition as well. The first call counts.
+    pub(crate) fn charge_to(&self, meter: &Arc<MeterCell>) {
+        self.shared.traffic.meter.get_or_init(|| Arc::clone(meter));
     }
 
     pub(super) fn counters(&self) -> Arc<TrafficCounters> {

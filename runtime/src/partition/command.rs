@@ -123,7 +123,6 @@ impl Partition {
         instance.begin(Access::Command);
         let answered = answer_whole(&mut instance, request, version.spec.resources.response_body).await;
         let effects = instance.end();
-        self.observed.meter.count_state(effects.read_bytes, 0);
         let (head, body) = answered?;
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));

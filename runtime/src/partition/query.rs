@@ -116,7 +116,6 @@ impl Partition {
         })
         .await;
         let effects = instance.end();
-        self.observed.meter.count_state(effects.read_bytes, 0);
         answered?;
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));

@@ -75,6 +75,7 @@ impl Version {
         egress: EgressPolicy,
         state: Option<Arc<dyn PartitionState>>,
     ) -> Rc<Self> {
+        egress.charge_to(&observed.meter);
         let limit = ByteSize::mib(u64::from(spec.resources.memory));
         let memory = MemoryAccount::new(limit, Arc::clone(&host.memory), Arc::clone(&observed.meter));
         let settings = GuestSettings {

@@ -119,3 +119,37 @@ async fn memory_is_charged_for_as_long_as_it_is_held() {
     }
     panic!("30 MB held for long cost {:?}", usage_of(&bed).await.memory_byte_seconds);
 }
+
+#[tokio::test]
+async fn what_was_read_is_charged_also_where_the_guest_is_stopped() {
+    let bed = Bed::with_hasty_probe(Duration::from_millis(400)).await;
+    bed.post("/kv/set?k=a", "12345").await.expect("set");
+    for method in [Method::GET, Method::POST] {
+        let before = usage_of(&bed).await.state_read_bytes;
+        bed.ask(method, "/kv/get-sleep-get?k=a&ms=60000", "").await.expect_err("too long");
+        assert_eq!(usage_of(&bed).await.state_read_bytes - before, 6);
+    }
+}
+
+#[tokio::test]
+async fn what_its_calls_out_send_and_receive_is_charged_to_a_partition() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nthis";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let origin = format!("http://{}", listener.local_addr().expect("bound"));
+    let asked = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).await.expect("a request");
+        stream.write_all(ANSWER).await.expect("sent");
+        read as u64
+    });
+    let bed = Bed::new();
+    bed.open(&first(), |spec| spec.grants.http = vec![origin.clone()]).await;
+    let answer = bed.get(&format!("/fetch?url={origin}/")).await.expect("called").text();
+    assert_eq!(answer, "200 this");
+    let asked = asked.await.expect("asked");
+    let meter = usage_of(&bed).await;
+    assert_eq!(meter.sent_bytes, asked + answer.len() as u64);
+    assert_eq!(meter.received_bytes, ANSWER.len() as u64);
+}
