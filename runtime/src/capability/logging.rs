@@ -4,6 +4,12 @@ use super::PartitionLog;
 use super::bindings::wasi::logging::logging::{Host, Level};
 use crate::{LogLevel, LogSource};
 
+/// Longest context and message of one call; what follows is cut off. A guest's memory full of line ends would keep
+/// its worker from all else.
+const MAX_CONTEXT_BYTES: usize = 1 << 10;
+/// See [`MAX_CONTEXT_BYTES`].
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
+
 /// The log as the linker wants it.
 pub(crate) struct LoggingView<'a>(pub(crate) &'a PartitionLog);
 
@@ -17,8 +23,46 @@ impl Host for LoggingView<'_> {
             Level::Error => LogLevel::Error,
             Level::Critical => LogLevel::Critical,
         };
-        let text = if context.is_empty() { message } else { format!("{context}: {message}") };
-        self.0.guest(level, LogSource::Logging, &text);
+        let (context, message) =
+            (beginning(&context, MAX_CONTEXT_BYTES), beginning(&message, MAX_MESSAGE_BYTES));
+        if context.is_empty() {
+            self.0.guest(level, LogSource::Logging, message);
+        } else {
+            self.0.guest(level, LogSource::Logging, &format!("{context}: {message}"));
+        }
         Ok(())
+    }
+}
+
+fn beginning(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use hvm_types::ReplicaId;
+
+    use super::*;
+    use crate::{LogLine, LogSink};
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl LogSink for Lines {
+        fn write(&self, _id: &ReplicaId, line: LogLine) {
+            self.0.lock().expect("not poisoned").push(line.text);
+        }
+    }
+
+    #[test]
+    fn a_message_without_end_is_cut() {
+        let lines = Arc::new(Lines::default());
+        let id = "d/g/0".parse().expect("a valid id");
+        let log = PartitionLog::new(id, Arc::clone(&lines) as Arc<dyn LogSink>);
+        let line = format!("{}\n", "x".repeat(4095));
+        LoggingView(&log).log(Level::Info, String::new(), line.repeat(500)).expect("no trap");
+        assert_eq!(lines.0.lock().expect("not poisoned").len(), MAX_MESSAGE_BYTES / line.len());
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::PartitionLog;
 use crate::{LogLevel, LogLine, LogSource};
@@ -94,6 +94,9 @@ impl StdoutStream for GuestOutput {
 
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > CHUNK_BYTES {
+            return Err(StreamError::trap("a write of more than `check-write` allows"));
+        }
         self.take(&bytes);
         Ok(())
     }
@@ -141,6 +144,16 @@ mod tests {
         fn write(&self, _id: &ReplicaId, line: LogLine) {
             self.0.lock().expect("not poisoned").push(line.text);
         }
+    }
+
+    #[test]
+    fn a_write_of_more_than_was_allowed_is_a_trap() {
+        let log = PartitionLog::new("d/g/0".parse().expect("a valid id"), Arc::new(Lines::default()));
+        let mut output = GuestOutput::stdout(&log);
+        let allowed = output.check_write().expect("open");
+        output.write(vec![b'x'; allowed].into()).expect("allowed");
+        let more = output.write(vec![b'x'; allowed + 1].into());
+        assert!(matches!(more, Err(StreamError::Trap(_))), "{more:?}");
     }
 
     #[test]
