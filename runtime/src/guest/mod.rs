@@ -21,13 +21,13 @@ use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView,
 use crate::memory::{Limiter, MemoryAccount};
 
 /// Most handles of host resources that an instance may hold.
-pub(crate) const MAX_RESOURCES: usize = 10_000;
+pub(crate) const MAX_RESOURCES: usize = 1_000;
 /// An instance that holds more than this after a request is not used again: it leaks.
 const MAX_KEPT_RESOURCES: usize = 256;
 /// Most random bytes in one call.
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
 /// Most bytes of header fields in one collection, in memory.
-const MAX_FIELD_BYTES: usize = 128 << 10;
+const MAX_FIELD_BYTES: usize = 32 << 10;
 /// Most lines of a trace that are logged when a guest is stopped.
 const MAX_TRACE_LINES: usize = 16;
 

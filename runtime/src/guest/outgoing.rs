@@ -13,6 +13,13 @@ use crate::egress::{ConnectionDriver, EgressPolicy};
 const BODY_CHUNKS: usize = 15;
 /// See [`BODY_CHUNKS`].
 const BODY_CHUNK_BYTES: usize = 64 << 10;
+/// Bodies of one request with that much room. A guest that makes more of them (calls out, or keeps bodies that it
+/// never sends) gets less for each: what is in them is in the host's memory.
+const ROOMY_BODIES: u32 = 16;
+/// Chunks of the bodies after those, beside the one in the reader's hand, and their size.
+const NARROW_BODY_CHUNKS: usize = 1;
+/// See [`NARROW_BODY_CHUNKS`].
+const NARROW_BODY_CHUNK_BYTES: usize = 16 << 10;
 
 /// What a partition's guests may call.
 pub(crate) struct OutgoingPolicy {
@@ -25,18 +32,20 @@ pub(crate) struct OutgoingPolicy {
 pub(crate) struct Outgoing {
     policy: Arc<OutgoingPolicy>,
     allowed_now: bool,
+    bodies: u32,
 }
 
 type Sent = wasmtime_wasi_http::Result<(Response<WasiBody>, ConnectionDriver)>;
 
 impl Outgoing {
     pub(crate) fn new(policy: Arc<OutgoingPolicy>) -> Self {
-        Self { policy, allowed_now: false }
+        Self { policy, allowed_now: false, bodies: 0 }
     }
 
     /// A request begins, which may be a command.
     pub(crate) fn begin(&mut self, is_command: bool) {
         self.allowed_now = !is_command || self.policy.in_commands;
+        self.bodies = 0;
     }
 }
 
@@ -54,11 +63,13 @@ impl WasiHttpHooks for Outgoing {
         Box::new(async move { crate::egress::send(&policy.egress, request, options).await })
     }
 
+    /// Asked first of the two, once for each body.
     fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
-        BODY_CHUNKS
+        self.bodies = self.bodies.saturating_add(1);
+        if self.bodies <= ROOMY_BODIES { BODY_CHUNKS } else { NARROW_BODY_CHUNKS }
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES
+        if self.bodies <= ROOMY_BODIES { BODY_CHUNK_BYTES } else { NARROW_BODY_CHUNK_BYTES }
     }
 }

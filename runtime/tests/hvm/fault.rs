@@ -122,7 +122,7 @@ async fn a_guest_that_takes_host_resources_without_end_is_stopped() {
 async fn an_instance_that_leaks_is_not_used_again() {
     let bed = Bed::with_probe().await;
     assert_eq!(bed.post("/counter-in-memory", "").await.expect("counted").text(), "1");
-    bed.post("/leak?n=5000", "").await.expect("within the limit");
+    bed.post("/leak?n=500", "").await.expect("within the limit");
     assert_eq!(bed.post("/counter-in-memory", "").await.expect("counted").text(), "1");
 }
 
