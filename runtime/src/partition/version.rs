@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hvm_types::{ByteSize, InstancePolicy};
 
@@ -16,6 +16,9 @@ use crate::memory::MemoryAccount;
 use crate::observed::Observed;
 use crate::state::PartitionState;
 use crate::{OpenError, PartitionSpec, RequestError};
+
+/// Longest deadline: what is longer would keep an upgrade waiting for days.
+const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One version of a partition.
 pub(super) struct Version {
@@ -59,6 +62,9 @@ pub(super) fn check(host: &Host, spec: &PartitionSpec) -> Result<EgressPolicy, O
         return Err(invalid(
             "a stateless replica has no state: grant `keyvalue` to partitions only".to_owned(),
         ));
+    }
+    if spec.resources.deadline.0 > MAX_DEADLINE {
+        return Err(invalid(format!("`deadline` is more than {MAX_DEADLINE:?}")));
     }
     if spec.resources.mailbox == 0 || spec.resources.memory == 0 || spec.resources.deadline.0.is_zero() {
         return Err(invalid("`mailbox`, `memory` and `deadline` must be more than 0".to_owned()));

@@ -74,6 +74,11 @@ impl Local {
         })
     }
 
+    /// The worker's number.
+    pub(super) const fn index(&self) -> usize {
+        self.index
+    }
+
     /// The worker of this thread.
     pub(crate) fn current() -> Option<Rc<Self>> {
         LOCAL.with_borrow(Clone::clone)

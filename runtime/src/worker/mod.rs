@@ -11,6 +11,7 @@
 mod local;
 mod slice;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -132,6 +133,13 @@ pub(crate) fn start(
         .spawn(move || run(intake, host, &runtime, stop))
 }
 
+/// A fault of the host fails what was ordered, and not the worker with all its partitions.
+fn carry_out(order: Order, local: &Rc<Local>) {
+    if catch_unwind(AssertUnwindSafe(|| order(local))).is_err() {
+        tracing::error!(worker = local.index(), "the host failed in what a worker was told to do");
+    }
+}
+
 fn run(
     mut intake: Intake,
     host: Arc<Host>,
@@ -149,7 +157,7 @@ fn run(
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
                 order = intake.orders.recv() => match order {
-                    Some(order) => order(&local),
+                    Some(order) => carry_out(order, &local),
                     None => break,
                 },
             }

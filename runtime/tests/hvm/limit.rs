@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, StreamBody};
-use hvm_runtime::{RequestBody, RequestError};
+use hvm_runtime::{OpenError, RequestBody, RequestError};
 use hvm_types::{ByteSize, Period, ReplicaId};
 
 use super::bed::{Bed, first, id, request};
@@ -163,4 +163,13 @@ async fn response_headers_of_a_command_come_along() {
     assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
     let body = chunked(vec![b"a"]).collect().await.expect("whole").to_bytes();
     assert_eq!(body, "a");
+}
+
+#[tokio::test]
+async fn a_deadline_of_ages_is_refused() {
+    let bed = Bed::new();
+    let mut spec = bed.probe(&first()).await;
+    spec.resources.deadline = Period(Duration::MAX);
+    let error = bed.hvm.open(spec).await.expect_err("no clock counts that far");
+    assert!(matches!(error, OpenError::Invalid { .. }), "{error}");
 }
