@@ -38,7 +38,7 @@ pub(crate) struct Function {
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
     /// A file or directory can't be read.
-    #[error("read {}: {source}", path.display())]
+    #[error("read {}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
