@@ -1,5 +1,7 @@
 //! Tests of the state engines: one conformance suite for all, and what only the local engine promises.
 
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "seeds for people, lines between processes")]
+
 mod bed;
 mod conformance;
 mod crash;

@@ -45,7 +45,7 @@ pub(super) struct Committer {
 /// An answer that waits for the sync.
 enum Ticket {
     Commit(CommitReply, Sequence),
-    Open { id: ReplicaId, head: Head, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
+    Open { id: ReplicaId, head: Box<Head>, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { number: Option<Number>, reply: SyncSender<Result<(), CommitError>> },
 }
 
@@ -238,7 +238,8 @@ impl Committer {
 /// Adds a job to the batch. What is refused is answered at once.
 fn stage_job(stage: &mut Stage<'_>, job: Job, next_number: &mut u64) -> Option<Ticket> {
     match job {
-        Job::Commit(CommitJob { cell, epoch, record, reply, .. }) => {
+        Job::Commit(job) => {
+            let CommitJob { cell, epoch, record, reply, .. } = *job;
             match stage.commit(cell.number, epoch, record) {
                 Ok(sequence) => Some(Ticket::Commit(reply, sequence)),
                 Err(error) => {
@@ -248,7 +249,7 @@ fn stage_job(stage: &mut Stage<'_>, job: Job, next_number: &mut u64) -> Option<T
             }
         }
         Job::Open { id, epoch, reply } => match stage.open(&id, epoch, next_number) {
-            Ok(head) => Some(Ticket::Open { id, head, reply }),
+            Ok(head) => Some(Ticket::Open { id, head: Box::new(head), reply }),
             Err(error) => {
                 drop(reply.send(Err(error)));
                 None

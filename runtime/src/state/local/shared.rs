@@ -13,7 +13,7 @@ use crate::state::{CommitError, CommitRecord, CommitReply, OpenError, ReadError}
 
 /// Work for the committer.
 pub(super) enum Job {
-    Commit(CommitJob),
+    Commit(Box<CommitJob>),
     Open { id: ReplicaId, epoch: Epoch, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { id: ReplicaId, reply: SyncSender<Result<(), CommitError>> },
     Stop,
@@ -121,7 +121,7 @@ impl Shared {
         let refused = if full {
             Some((job.reply, CommitError::Busy { queued }))
         } else {
-            match self.jobs.try_send(Job::Commit(job)) {
+            match self.jobs.try_send(Job::Commit(Box::new(job))) {
                 Ok(()) => None,
                 Err(TrySendError::Full(job)) => {
                     reply_of(job).map(|reply| (reply, CommitError::Busy { queued }))
