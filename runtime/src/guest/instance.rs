@@ -97,7 +97,7 @@ impl Trap {
             return Self::Exit;
         }
         if let Some(wasmtime::component::ResourceTableError::Full) = error.downcast_ref() {
-            return Self::Resources { limit: super::MAX_RESOURCES };
+            return Self::Resources { limit: super::state::MAX_RESOURCES };
         }
         match error.downcast_ref::<wasmtime::Trap>() {
             Some(wasmtime::Trap::StackOverflow) => Self::Stack,

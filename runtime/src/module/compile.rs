@@ -12,8 +12,9 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
+use super::compiled::Compiled;
 use super::imports::{self, Required};
-use super::{CodeCache, Compiled, Module};
+use super::{CodeCache, Module};
 use crate::CompileError;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
 use crate::guest::GuestState;

@@ -15,7 +15,8 @@ use hvm_types::{ByteSize, ReplicaId, ReplicaState};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Partition, Work};
+use super::Partition;
+use super::pinned::Work;
 use crate::observed::Observed;
 use crate::state::IdempotencyKey;
 use crate::worker::{Local, Slot};

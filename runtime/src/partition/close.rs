@@ -5,10 +5,10 @@ use std::rc::Rc;
 use hvm_types::{ReplicaId, ReplicaState};
 
 use super::Partition;
-use crate::{CloseError, LogLevel};
 use crate::capability::unix_millis;
 use crate::state::{CommitRecord, WriteSet};
 use crate::worker::{Local, Slot};
+use crate::{CloseError, LogLevel};
 
 /// Closes a partition on this worker. Every request that it has accepted is bounded by its deadline, and so
 /// is this.

@@ -10,129 +10,13 @@ mod command;
 mod idempotency;
 mod lane;
 mod open;
+mod pinned;
 mod query;
 mod upgrade;
 mod version;
 
-use std::cell::{Cell, RefCell};
-use std::panic::AssertUnwindSafe;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
-
-use futures::FutureExt as _;
-use hvm_types::{Meter, ReplicaState};
-use tokio::sync::Notify;
-
 pub(crate) use accept::{Reply, accept};
 pub(crate) use close::close;
 pub(crate) use open::open;
+pub(crate) use pinned::Partition;
 pub(crate) use upgrade::upgrade;
-
-use accept::Job;
-use lane::Lane;
-use upgrade::Swap;
-use version::Version;
-
-use crate::LogLevel;
-use crate::capability::PartitionLog;
-use crate::host::Host;
-use crate::memory::MemoryAccount;
-use crate::observed::Observed;
-use crate::state::ReadError;
-use crate::worker::Slices;
-
-/// A partition or stateless replica that takes requests.
-pub(crate) struct Partition {
-    host: Arc<Host>,
-    slices: Rc<Slices>,
-    observed: Arc<Observed>,
-    log: Arc<PartitionLog>,
-    version: RefCell<Rc<Version>>,
-    /// The meter as of the last committed record.
-    committed_meter: RefCell<Meter>,
-    commands: Lane<Work>,
-    queries: Lane<Work>,
-    /// Requests that were accepted and have not ended.
-    accepted: Cell<u32>,
-    drained: Notify,
-    /// Held by the one upgrade that is being made.
-    upgrading: tokio::sync::Mutex<()>,
-}
-
-/// What a lane works off.
-enum Work {
-    Request(Box<Job>),
-    Swap(Box<Swap>),
-}
-
-impl Partition {
-    /// The version that runs now. A request keeps the one it began with.
-    fn version(&self) -> Rc<Version> {
-        Rc::clone(&self.version.borrow())
-    }
-
-    /// Works off a lane, unless it is being worked off already by as many tasks as it may be.
-    async fn work_off(self: Rc<Self>, lane: fn(&Self) -> &Lane<Work>) {
-        let Some(turn) = lane(&self).enter() else { return };
-        while let Some(work) = turn.next() {
-            // A fault of the host fails the request that it happened in, not the worker.
-            let done = AssertUnwindSafe(self.work(work)).catch_unwind().await;
-            if done.is_err() {
-                self.log.host(LogLevel::Error, "the host failed in this request; see the host's own log");
-            }
-        }
-    }
-
-    async fn work(self: &Rc<Self>, work: Work) {
-        match work {
-            Work::Request(job) if job.is_command => self.run_command(*job).await,
-            Work::Request(job) => self.run_query(*job).await,
-            Work::Swap(swap) => self.swap(*swap).await,
-        }
-    }
-
-    /// Starts a task that works off a lane.
-    fn run_lane(self: &Rc<Self>, lane: fn(&Self) -> &Lane<Work>) {
-        let task = Rc::clone(self).work_off(lane);
-        crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
-    }
-
-    /// What failing to read state means for the partition.
-    fn note_read_error(&self, error: &ReadError) {
-        match error {
-            ReadError::Fenced { newest } => self.observed.set_state(ReplicaState::Fenced { epoch: *newest }),
-            ReadError::Corrupt { .. } | ReadError::Removed => {
-                self.observed.set_state(ReplicaState::Failed { reason: error.to_string() });
-            }
-            ReadError::Unavailable { .. } => {}
-        }
-    }
-
-    /// Whether the instances of the version that runs are charged to this account.
-    pub(crate) fn is_charged_to(&self, account: &Arc<MemoryAccount>) -> bool {
-        Arc::ptr_eq(&self.version.borrow().memory, account)
-    }
-
-    /// Since when its longest-idle instance is idle.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.version.borrow().idle_since()
-    }
-
-    /// Drops instances that are idle since before then; the longest-idle one where no time is given. Returns
-    /// how many went.
-    pub(crate) fn drop_idle_before(&self, before: Option<Instant>) -> usize {
-        self.version.borrow().drop_idle(before)
-    }
-
-    /// Forgets the requests that wait: the worker stops. They hold the partition that holds them.
-    pub(crate) fn abandon(&self) {
-        self.commands.clear();
-        self.queries.clear();
-    }
-
-    fn waiting(&self) -> u32 {
-        self.observed.waiting.load(Relaxed)
-    }
-}

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use hvm_types::ReplicaState;
 use tokio::sync::oneshot;
 
+use super::pinned::Work;
 use super::version::{self, Version};
-use super::{Partition, Work, open};
+use super::{Partition, open};
 use crate::egress::EgressPolicy;
 use crate::state::{self, PartitionState};
 use crate::worker::{Local, Slot};

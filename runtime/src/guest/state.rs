@@ -1,0 +1,116 @@
+//! The host's side of one instance: what its calls to the host find.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{Outgoing, OutgoingPolicy};
+use crate::LogLevel;
+use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog};
+use crate::memory::{Limiter, MemoryAccount};
+
+/// Most handles of host resources that an instance may hold.
+pub(crate) const MAX_RESOURCES: usize = 1_000;
+/// An instance that holds more than this after a request is not used again: it leaks.
+const MAX_KEPT_RESOURCES: usize = 256;
+/// Most random bytes in one call.
+const MAX_RANDOM_BYTES: u64 = 1 << 20;
+/// Most bytes of header fields in one collection, in memory.
+const MAX_FIELD_BYTES: usize = 32 << 10;
+/// Most lines of a trace that are logged when a guest is stopped.
+const MAX_TRACE_LINES: usize = 16;
+
+/// The host's side of one instance.
+pub(crate) struct GuestState {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) limiter: Limiter,
+    pub(crate) keyvalue: Keyvalue,
+    config: Config,
+    log: Arc<PartitionLog>,
+}
+
+/// What the instances of one partition have in common.
+#[derive(Clone)]
+pub(crate) struct GuestSettings {
+    pub(crate) env: Arc<std::collections::BTreeMap<String, String>>,
+    pub(crate) config_granted: bool,
+    pub(crate) stores: Arc<[String]>,
+    pub(crate) state: Option<Arc<dyn crate::state::PartitionState>>,
+    pub(crate) outgoing: Arc<OutgoingPolicy>,
+    pub(crate) memory: Arc<MemoryAccount>,
+    pub(crate) log: Arc<PartitionLog>,
+}
+
+impl GuestState {
+    /// The host's side of a new instance: the deployment's environment, output to the log, and nothing else
+    /// of WASI: no arguments, no files, no sockets, closed input.
+    pub(crate) fn new(settings: &GuestSettings) -> Self {
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(GuestOutput::stdout(&settings.log))
+            .stderr(GuestOutput::stderr(&settings.log))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .max_random_size(MAX_RANDOM_BYTES);
+        for (name, value) in settings.env.iter() {
+            wasi.env(name, value);
+        }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(MAX_FIELD_BYTES);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
+        Self {
+            table,
+            wasi: wasi.build(),
+            http,
+            outgoing: Outgoing::new(Arc::clone(&settings.outgoing)),
+            limiter: Limiter::new(Arc::clone(&settings.memory)),
+            keyvalue: Keyvalue::new(Arc::clone(&settings.stores), settings.state.clone()),
+            config: Config(settings.config_granted.then(|| Arc::clone(&settings.env))),
+            log: Arc::clone(&settings.log),
+        }
+    }
+
+    pub(crate) fn keyvalue(&mut self) -> KeyvalueView<'_> {
+        KeyvalueView { keyvalue: &mut self.keyvalue, table: &mut self.table, limiter: &mut self.limiter }
+    }
+
+    pub(crate) fn config(&mut self) -> ConfigView<'_> {
+        ConfigView(&self.config)
+    }
+
+    pub(crate) fn logging(&mut self) -> LoggingView<'_> {
+        LoggingView(&self.log)
+    }
+
+    /// Tells the partition's log where the guest was when it was stopped.
+    pub(super) fn log_trap(&self, error: &wasmtime::Error) {
+        if let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
+            for line in trace.to_string().lines().take(MAX_TRACE_LINES) {
+                self.log.host(LogLevel::Error, line);
+            }
+        }
+    }
+
+    /// Whether so few resources were left behind that the instance can serve on.
+    pub(crate) fn is_reusable(&mut self) -> bool {
+        self.table.iter_mut().nth(MAX_KEPT_RESOURCES).is_none()
+    }
+}
+
+impl WasiView for GuestState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
+    }
+}

@@ -1,0 +1,80 @@
+//! A worker's thread: its executor and its loops.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use super::handle::{Intake, Order};
+use super::{Local, slice, spawn_here};
+use crate::host::Host;
+use crate::ticker::Wakefulness;
+
+/// Threads for work that blocks: opening state, looking up names.
+const BLOCKING_THREADS: usize = 4;
+
+/// Starts a worker. It runs until `stop` turns true.
+pub(crate) fn start(
+    intake: Intake,
+    host: Arc<Host>,
+    wakefulness: Arc<Wakefulness>,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<JoinHandle<()>> {
+    let (parks, unparks) = (Arc::clone(&wakefulness), wakefulness);
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .on_thread_park(move || {
+            parks.worker_sleeps();
+            slice::thread_sleeps();
+        })
+        .on_thread_unpark(move || {
+            slice::thread_wakes();
+            unparks.worker_wakes();
+        })
+        .build()?;
+    thread::Builder::new()
+        .name(format!("hvm-worker-{}", intake.index))
+        .spawn(move || run(intake, host, &runtime, stop))
+}
+
+/// A fault of the host fails what was ordered, and not the worker with all its partitions.
+fn carry_out(order: Order, local: &Rc<Local>) {
+    if catch_unwind(AssertUnwindSafe(|| order(local))).is_err() {
+        tracing::error!(worker = local.index(), "the host failed in what a worker was told to do");
+    }
+}
+
+fn run(
+    mut intake: Intake,
+    host: Arc<Host>,
+    runtime: &tokio::runtime::Runtime,
+    mut stop: watch::Receiver<bool>,
+) {
+    host.wakefulness.worker_wakes();
+    let set = Rc::new(LocalSet::new());
+    let local = Local::install(&host, intake.index, &set);
+    runtime.block_on(set.run_until(async {
+        spawn_here(Rc::clone(&local.slices).settle_loop());
+        spawn_here(Rc::clone(&local).hibernate_loop());
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                order = intake.orders.recv() => match order {
+                    Some(order) => carry_out(order, &local),
+                    None => break,
+                },
+            }
+        }
+    }));
+    local.slices.settle();
+    // Tasks hold partitions and partitions hold tasks: both must go before the thread does.
+    local.uninstall();
+    drop(set);
+    host.wakefulness.worker_sleeps();
+}
