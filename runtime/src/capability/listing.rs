@@ -21,8 +21,7 @@ pub(super) struct Page {
     pub(super) next: Option<u64>,
 }
 
-/// The page that begins after `skip` keys. It gives way to the worker's other work between the pages that it
-/// skips.
+/// The page that begins after `skip` keys. It gives way to the worker's other work for each page that it skips.
 pub(super) async fn page(
     snapshot: &mut Box<dyn Snapshot>,
     writes: Option<&Writes>,
@@ -45,6 +44,10 @@ pub(super) async fn page(
                 keys.push(key);
             }
             position += 1;
+            // A command may have written hundreds of thousands of keys.
+            if position.is_multiple_of(MAX_PAGE_KEYS as u64) {
+                tokio::task::yield_now().await;
+            }
         }
         if cursor.is_none() {
             return Ok(Page { keys, next: None });
