@@ -22,7 +22,9 @@ pub use assignment::{
 };
 pub use capability::{Capability, ParseCapabilityError};
 pub use digest::{Digest, ParseDigestError};
-pub use image::{BlobRef, ImageConfig, ImageDocument, ImageRef, PackageConfig, ParseImageRefError, StaticFile};
+pub use image::{
+    BlobRef, ImageConfig, ImageDocument, ImageRef, PackageConfig, ParseImageRefError, StaticFile,
+};
 pub use meter::{Meter, RequestOutcome};
 pub use name::{
     AppName, DeploymentName, GroupName, HostId, InvalidName, JobName, PackageName, ParseReplicaIdError,
