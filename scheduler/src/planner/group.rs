@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use hvm_types::{Epoch, Generation, GroupSpec, HostId};
+use hvm_types::{Epoch, Generation, GroupSpec, HostId, ReplicaState};
 
 use super::draft::Draft;
 use super::fleet::{Demand, Fleet, Wish};
@@ -182,6 +182,32 @@ impl<'a> Group<'a> {
         });
         let action = StepAction::Place { host: id, generation: ownership.generation, epoch };
         self.touch(draft, index, action);
+    }
+
+    /// Gives new epochs to owners whose state has seen a higher one than theirs. That epoch was given before
+    /// the coordination store lost it: without a new one the state would refuse its owner for ever.
+    pub(super) fn renew_fenced(&mut self, fleet: &Fleet<'_>, draft: &mut Draft) {
+        let mut fenced = Vec::new();
+        for index in self.indexes() {
+            let Some(owner) = self.owner(index) else { continue };
+            let host = fleet.input(owner.host);
+            let observed = host.observed.filter(|_| host.alive);
+            let Some(report) = observed.and_then(|said| said.replica(&self.key, index)) else { continue };
+            let ReplicaState::Fenced { epoch } = report.state else { continue };
+            if report.epoch == owner.ownership.epoch && epoch > owner.ownership.epoch {
+                self.recorded.epoch = self.recorded.epoch.max(epoch);
+                fenced.push((index, owner));
+            }
+        }
+        for (index, Owner { host, mut ownership }) in fenced {
+            ownership.epoch = self.next_epoch();
+            draft.assign(fleet, host, &self.key, index, ownership);
+            self.owners[at(index)] = Some(Owner { host, ownership });
+            self.record(draft, |document, _| document.epoch = ownership.epoch);
+            let id = fleet.id(host).clone();
+            let Ownership { generation, epoch } = ownership;
+            self.touch(draft, index, StepAction::Place { host: id, generation, epoch });
+        }
     }
 
     /// Tells a replica's owner to run the current generation.

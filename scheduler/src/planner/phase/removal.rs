@@ -45,6 +45,7 @@ pub(super) fn run<'a>(input: &PlanInput<'a>, fleet: &mut Fleet<'a>, draft: &mut 
     }
     for group in &mut groups {
         group.settle_owners(fleet, draft);
+        group.renew_fenced(fleet, draft);
     }
     groups
 }

@@ -151,6 +151,30 @@ fn of_two_owners_the_one_with_the_higher_epoch_stays() {
 }
 
 #[test]
+fn an_owner_whose_state_knows_a_higher_epoch_is_given_a_higher_one_still() {
+    let mut town = Town::with_hosts(1);
+    town.deploy("d", &partitions(3));
+    town.settle();
+    let say = |town: &mut Town, index: u32, epoch, by| {
+        let observed = town.hosts[0].observed.as_mut().expect("it has reported");
+        let replicas = observed.replicas.get_mut(&super::town::key("d")).expect("the group runs");
+        let report = replicas.get_mut(&index).expect("the partition runs");
+        (report.epoch, report.state) = (epoch, hvm_types::ReplicaState::Fenced { epoch: by });
+    };
+    // As after the coordination store was lost and began again at 1.
+    say(&mut town, 1, Epoch(1), Epoch(7));
+    let plan = town.round();
+    assert_eq!(counts(&plan), (1, 0, 0, 0));
+    let epochs = |town: &Town| town.owners("d").values().map(|(.., epoch)| epoch.0).collect::<Vec<_>>();
+    assert_eq!(epochs(&town), [1, 8, 1], "only the one that is refused begins anew");
+    town.settle();
+    // Word of an ownership that has ended since changes nothing.
+    say(&mut town, 1, Epoch(1), Epoch(9));
+    assert!(town.plan().is_settled());
+    assert_eq!(epochs(&town), [1, 8, 1]);
+}
+
+#[test]
 fn the_order_of_hosts_does_not_matter() {
     let mut town = Town::with_hosts(20);
     town.deploy("d", &partitions(50));
