@@ -64,7 +64,9 @@ fn replicas<'a>(
             }
         }
     }
-    for (host, observation) in observed {
+    // What a lost host said last is no longer known to be so.
+    let alive = |host: &HostId| world.hosts.get(host).is_some_and(|record| record.alive.is_some());
+    for (host, observation) in observed.iter().filter(|(host, _)| alive(host)) {
         for (key, reports) in observation.replicas.iter().filter(|(key, _)| asked(key)) {
             let group = all.entry(key).or_default();
             for (index, report) in reports {

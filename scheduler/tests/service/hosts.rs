@@ -51,6 +51,7 @@ async fn a_lost_host_loses_what_has_no_state_and_keeps_the_rest() {
     for replica in &on_b {
         let waits = replica.waits.as_deref().unwrap_or_default();
         assert!(waits.contains("its state is on host b"), "{waits}");
+        assert_eq!(replica.observed, None, "what a lost host said last is not shown as if it were so");
     }
 
     let b = town.agent("b").await;
