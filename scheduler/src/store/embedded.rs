@@ -55,7 +55,8 @@ impl EmbeddedStore {
     /// [`StoreError::DirectoryInUse`] where another process has it open, [`StoreError::Unavailable`] where
     /// the disk refuses or the file is damaged.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(|error| StoreError::unavailable("create", error))?;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| StoreError::DirectoryUnusable { directory: directory.to_owned(), source })?;
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(directory.join(FILE_NAME))

@@ -46,6 +46,14 @@ pub enum StoreError {
         /// The directory.
         directory: PathBuf,
     },
+    /// The directory can't be made.
+    #[error("make {directory}; check its path and owner", directory = directory.display())]
+    DirectoryUnusable {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The store could not be reached, or its disk did not do what was asked.
     #[error("{operation} the store")]
     Unavailable {
@@ -71,7 +79,9 @@ impl StoreError {
             Self::Conflict { .. } | Self::Compacted { .. } => ErrorKind::Conflict,
             Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::LeaseExpired { .. } => ErrorKind::NotFound,
-            Self::DirectoryInUse { .. } | Self::Unavailable { .. } => ErrorKind::Unavailable,
+            Self::DirectoryInUse { .. } | Self::DirectoryUnusable { .. } | Self::Unavailable { .. } => {
+                ErrorKind::Unavailable
+            }
         }
     }
 }
