@@ -62,3 +62,48 @@ async fn logs_and_meters_survive_a_restart() {
     let lines = crate::api::log_texts(host, "shop", 100).await;
     assert!(lines.iter().any(|line| line.contains("remember-me")), "{lines:?}");
 }
+
+#[tokio::test]
+async fn a_scheduler_that_forgot_everything_stops_nothing() {
+    let (keys, scheduler) = (Keys::new(), Scheduler::start().await);
+    let image = Image::probe("1.0.0", &keys);
+    scheduler.put_image(&image);
+    let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
+    scheduler.put_document("a", document(7, assignments(0..1, 1, image.manifest()), 1, &[host.entry()]));
+    scheduler.reported("a", |reported| reported.all_ready(1, 1) && reported.applied == 7).await;
+
+    // What a scheduler on an empty directory sends.
+    scheduler.put_document("a", hvm_types::HostDocument::default());
+    // Newer than that: when it is reported, the one before was seen.
+    let wider = document(8, assignments(0..2, 1, image.manifest()), 2, &[host.entry()]);
+    assert_eq!(host.client().post("/kv/incr?k=n", "").await.text(), "1");
+    scheduler.put_document("a", wider);
+    scheduler
+        .reported("a", |reported| {
+            assert!(reported.find("shop/parts/0").is_some_and(|report| report.state.serves()));
+            reported.all_ready(2, 1)
+        })
+        .await;
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_scheduler_that_hangs_does_not_hold_up_what_is_here() {
+    let (keys, scheduler) = (Keys::new(), Scheduler::start().await);
+    let image = Image::probe("1.0.0", &keys);
+    scheduler.put_image(&image);
+    let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
+    scheduler.put_document("a", document(1, assignments(0..1, 1, image.manifest()), 1, &[host.entry()]));
+    scheduler.reported("a", |reported| reported.all_ready(1, 1)).await;
+    host.stop().await;
+
+    scheduler.hang_images();
+    host.start().await;
+    // Each waits some seconds for the partition; together less than a fetch may take.
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(host.client().post("/kv/incr?k=n", "").await.status.as_u16());
+    }
+    assert!(statuses.contains(&200), "{statuses:?}");
+    host.stop().await;
+}

@@ -128,3 +128,27 @@ fn component(image: &Image) -> Digest {
     let longest = image.blobs.iter().max_by_key(|(blob, _)| blob.size);
     longest.expect("an image has blobs").0.digest
 }
+
+#[tokio::test]
+async fn two_uses_of_one_image_fetch_its_blobs_once() {
+    let (keys, scheduler) = (Keys::new(), Scheduler::start().await);
+    let image = Image::probe("1.0.0", &keys);
+    scheduler.put_image(&image);
+    let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
+    let mut both = assignments(0..2, 1, image.manifest());
+    // Refused, because the image asks for it; but prepared apart from the other, and at the same time.
+    both[1].task.grants.logging = false;
+    scheduler.put_document("a", document(1, both, 2, &[host.entry()]));
+    let is_over = |state: Option<&ReplicaState>| {
+        state.is_some_and(|state| state.serves() || matches!(state, ReplicaState::Failed { .. }))
+    };
+    scheduler
+        .reported("a", |reported| {
+            is_over(reported.state("shop/parts/0")) && is_over(reported.state("shop/parts/1"))
+        })
+        .await;
+    for blob in &image.document.blobs {
+        assert_eq!(scheduler.offsets(blob.digest), [0], "{}", blob.digest);
+    }
+    host.stop().await;
+}

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt as _, stream};
@@ -56,6 +57,8 @@ struct Content {
     damaged: Arc<Mutex<Vec<Digest>>>,
     /// Blobs whose stream breaks off half-way, each once.
     broken_off: Arc<Mutex<Vec<Digest>>>,
+    /// Whether it never answers who asks for an image.
+    hangs: Arc<AtomicBool>,
     /// Offsets that were asked for, by blob.
     offsets: Arc<Mutex<Vec<(Digest, u64)>>>,
     reported: watch::Sender<BTreeMap<String, Reported>>,
@@ -108,6 +111,10 @@ impl Scheduler {
 
     pub(crate) fn damage(&self, digests: Vec<Digest>) {
         *self.content.damaged.lock().expect("not poisoned") = digests;
+    }
+
+    pub(crate) fn hang_images(&self) {
+        self.content.hangs.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn break_off_once(&self, digest: Digest) {
@@ -208,6 +215,9 @@ impl Control for Content {
     type GetBlobStream = BoxStream<v1::BlobChunk>;
 
     async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Result<Response<v1::Image>, Status> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let manifest: Digest = request.into_inner().manifest.parse().expect("a digest");
         let images = self.images.lock().expect("not poisoned");
         let image = images.get(&manifest).ok_or_else(|| Status::not_found("there is no such image"))?;
