@@ -2,7 +2,7 @@
 //! fails here is tried again, and nothing that runs depends on it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hvm_api::limit::MESSAGE_MAX_BYTES;
 use hvm_api::v1::host_control_client::HostControlClient;
@@ -144,6 +144,18 @@ impl Link {
             let message = message.ok_or(LinkError::StreamEnded)?;
             let document = HostDocument::try_from(message).map_err(LinkError::Document)?;
             self.documents.send_if_modified(|current| {
+                let newest = current.as_ref().map_or(0, |current| current.version);
+                if document.version < newest {
+                    // Its store is new, or a copy of an old one. What runs is not stopped for that.
+                    tracing::error!(
+                        offered = document.version,
+                        newest,
+                        "the scheduler forgot what it had assigned to this host: restore its data directory; \
+                         until then this host keeps what it runs (to obey the scheduler, stop the agent and \
+                         remove document.json from its data directory)"
+                    );
+                    return false;
+                }
                 let is_new = current.as_deref() != Some(&document);
                 if is_new {
                     *current = Some(Arc::new(document));
@@ -160,6 +172,7 @@ impl Link {
         let mut changes = self.registry.changes();
         loop {
             changes.borrow_and_update();
+            let began = Instant::now();
             let (replicas, applied) = self.registry.report(&self.hvm.observe());
             let report = v1::ReportRequest {
                 host: self.host.id.to_string(),
@@ -170,9 +183,11 @@ impl Link {
             if !answer.known {
                 return Err(LinkError::Unknown);
             }
-            tokio::time::sleep(REPORT_PAUSE).await;
+            // A report of many replicas costs both ends something: most of the time is for other things.
+            let pause = (began.elapsed() * 4).clamp(REPORT_PAUSE, REPORT_PERIOD);
+            tokio::time::sleep(pause).await;
             // The registry lives as long as this.
-            let _ = tokio::time::timeout(REPORT_PERIOD - REPORT_PAUSE, changes.changed()).await;
+            let _ = tokio::time::timeout(REPORT_PERIOD - pause, changes.changed()).await;
         }
     }
 }
