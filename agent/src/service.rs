@@ -59,7 +59,7 @@ impl AgentApi for AgentService {
         request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
         let prefix = selection(&request.into_inner().prefix)?;
-        self.usage.sample(&self.hvm.usage(), &self.registry);
+        self.usage.sample(&self.hvm, &self.registry);
         let report = self.usage.report();
         let partitions = report.partitions.into_iter().filter(|(replica, ..)| prefix.selects(replica));
         Ok(Response::new(v1::GetUsageResponse {
@@ -83,8 +83,10 @@ impl AgentApi for AgentService {
         let prefix = selection(&request.into_inner().prefix)?;
         let statuses = self.hvm.observe();
         let (reports, _) = self.registry.report(&statuses);
+        let by_id: HashMap<&ReplicaId, &PartitionStatus> =
+            statuses.iter().map(|status| (&status.id, status)).collect();
         let partitions = reports.into_iter().filter(|report| prefix.selects(&report.replica)).map(|report| {
-            let status = statuses.iter().find(|status| status.id == report.replica);
+            let status = by_id.get(&report.replica).copied();
             detail(report.into(), status)
         });
         Ok(Response::new(v1::GetPartitionsResponse { partitions: partitions.collect() }))

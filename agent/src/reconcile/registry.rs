@@ -9,7 +9,9 @@ use hvm_types::{Capability, HostDocument, ReplicaId, ReplicaReport, ReplicaState
 use tokio::sync::watch;
 
 use super::backoff::Failure;
-use super::observed::{Activity, ModuleKey, ModuleStatus, Observed, Running, StepFailure, Wanted};
+use super::observed::{
+    Activity, ModuleKey, ModuleStatus, Observed, ObservedReplica, Running, StepFailure, Wanted,
+};
 use super::plan::{self, Step};
 use super::report;
 
@@ -37,6 +39,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     document: Arc<HostDocument>,
+    /// What the document asks of each replica that it names.
+    asked: BTreeMap<ReplicaId, Wanted>,
     observed: Observed,
     prepared: BTreeMap<ModuleKey, PreparedModule>,
     /// How often in a row the preparation of a component failed.
@@ -64,8 +68,12 @@ impl Registry {
         inner.prepared.retain(|key, _| needed.contains(key));
         inner.module_attempts.retain(|key, _| needed.contains(key));
         inner.observed.stored = None;
+        let purged = document.purge.iter().map(|replica| (replica.clone(), Wanted::Gone));
+        let assigned = document.assignments.iter().map(|a| (a.replica.clone(), Wanted::run(a)));
+        inner.asked = purged.chain(assigned).collect();
         inner.document = document;
-        inner.forget_failures();
+        let Inner { asked, observed, .. } = &mut *inner;
+        observed.replicas.retain(|replica, there| is_worth_keeping(there, asked.contains_key(replica)));
         drop(inner);
         self.changed();
     }
@@ -200,8 +208,7 @@ impl Registry {
 
 impl Inner {
     fn wanted(&self, replica: &ReplicaId) -> Wanted {
-        let found = self.document.assignments.iter().find(|assignment| assignment.replica == *replica);
-        found.map_or(Wanted::Gone, Wanted::run)
+        self.asked.get(replica).copied().unwrap_or(Wanted::Gone)
     }
 
     fn finish_module(&mut self, module: &ModuleKey, result: Result<Done, StepFailure>, now: Instant) {
@@ -241,7 +248,7 @@ impl Inner {
             }
             Err(failure) => self.note_failure(replica, wanted, failure, now),
         }
-        self.forget_failures();
+        self.forget_failure(replica);
     }
 
     fn note_failure(&mut self, replica: &ReplicaId, wanted: Wanted, failure: StepFailure, now: Instant) {
@@ -255,19 +262,16 @@ impl Inner {
     }
 
     /// A replica of which nothing is here, and that is not wanted here, is gone with its failures.
-    fn forget_failures(&mut self) {
-        let document = Arc::clone(&self.document);
-        let wanted: BTreeSet<&ReplicaId> = document
-            .assignments
-            .iter()
-            .map(|assignment| &assignment.replica)
-            .chain(&document.purge)
-            .collect();
-        self.observed.replicas.retain(|replica, there| {
-            let is_something = there.running.is_some() || there.is_busy();
-            is_something || (there.failure.is_some() && wanted.contains(replica))
-        });
+    fn forget_failure(&mut self, replica: &ReplicaId) {
+        let is_asked = self.asked.contains_key(replica);
+        if self.observed.replicas.get(replica).is_some_and(|there| !is_worth_keeping(there, is_asked)) {
+            self.observed.replicas.remove(replica);
+        }
     }
+}
+
+fn is_worth_keeping(there: &ObservedReplica, is_asked: bool) -> bool {
+    there.running.is_some() || there.is_busy() || (there.failure.is_some() && is_asked)
 }
 
 /// Why the HVM gave up on a partition, where it did.

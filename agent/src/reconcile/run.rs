@@ -28,6 +28,9 @@ const MAX_REMOVING: usize = 256;
 /// How often the HVM is looked at when nothing else happens.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
+/// Longest pause between two rounds for the sake of their cost; see [`Loop::run`].
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long steps under way may take when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -93,9 +96,11 @@ impl Loop {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         self.take_document(false).await;
         while !*stopped.borrow() {
+            let began = Instant::now();
             self.observe().await;
             self.begin_steps();
             let now = Instant::now();
+            let cost = now.duration_since(began);
             let retry = self.reconcile.executor.registry.next_retry(now);
             let wait = retry.map_or(LOOK_PERIOD, |at| at.saturating_duration_since(now).min(LOOK_PERIOD));
             tokio::select! {
@@ -106,6 +111,11 @@ impl Loop {
                 },
                 _ = stopped.changed() => {}
                 () = tokio::time::sleep(wait) => {}
+            }
+            // A round looks at every replica. Where there are many, the steps that end in the time of one round
+            // are taken together, or each of thousands would have a round of its own.
+            if !self.steps.is_empty() {
+                tokio::time::sleep(cost.min(LONGEST_PAUSE)).await;
             }
             while let Some(finished) = self.steps.try_join_next_with_id() {
                 self.finish(Some(finished));
