@@ -116,9 +116,16 @@ impl UsageLedger {
     }
 
     /// Takes over what the HVM counts now.
-    pub(crate) fn sample(&self, usage: &Usage, registry: &Registry) {
+    pub(crate) fn sample(&self, hvm: &Hvm, registry: &Registry) {
         // Where the registry does not know it any more the partition is being closed, and was seen before.
-        self.lock().sample(usage, |replica| registry.is_stateful(replica).unwrap_or(true));
+        self.take_over(|| hvm.usage(), |replica| registry.is_stateful(replica).unwrap_or(true));
+    }
+
+    /// One after another, from the looking on: a meter that is taken over after a newer one looks like that of
+    /// a partition opened again, and would count twice.
+    fn take_over(&self, look: impl FnOnce() -> Usage, is_stateful: impl Fn(&ReplicaId) -> bool) {
+        let mut accounts = self.lock();
+        accounts.sample(&look(), is_stateful);
     }
 
     /// What was used until the last sample.
@@ -248,7 +255,7 @@ impl UsageLoop {
             let mut must_stop = false;
             while !must_stop {
                 must_stop = tokio::time::timeout(WINDOW, stopped.wait_for(|stopped| *stopped)).await.is_ok();
-                ledger.sample(&hvm.usage(), &registry);
+                ledger.sample(&hvm, &registry);
                 let ledger = Arc::clone(&ledger);
                 match tokio::task::spawn_blocking(move || ledger.save()).await {
                     Ok(Ok(())) => {}
@@ -305,7 +312,25 @@ mod tests {
     }
 
     fn sample(ledger: &UsageLedger, usage: &Usage, stateful: bool) {
-        ledger.lock().sample(usage, |_| stateful);
+        ledger.take_over(|| usage.clone(), |_| stateful);
+    }
+
+    #[test]
+    fn samples_from_several_threads_count_nothing_twice() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let ledger = ledger(&dir);
+        let used = std::sync::atomic::AtomicU64::new(0);
+        let look = || {
+            let now = used.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+            std::thread::yield_now();
+            usage(&[("d/g/0", now)], 0, 0)
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..250).for_each(|_| ledger.take_over(look, |_| false)));
+            }
+        });
+        assert_eq!(total(&ledger, "d/g/0"), 1_000);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Executor {
 
     async fn close(&self, replica: &ReplicaId) {
         // The HVM forgets a partition's meter when it closes it.
-        self.usage.sample(&self.hvm.usage(), &self.registry);
+        self.usage.sample(&self.hvm, &self.registry);
         match self.hvm.close(replica).await {
             Ok(()) | Err(CloseError::Unknown { .. }) => {}
         }
