@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod failure;
 mod image_upload;
+mod out;
 mod settings;
 mod signals;
 mod table;

@@ -3,6 +3,8 @@
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 
+use crate::out;
+
 /// An empty table with these columns.
 pub(crate) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
@@ -13,9 +15,9 @@ pub(crate) fn table(columns: &[&str]) -> Table {
 /// Writes `table` to stdout, or `otherwise` where it has no row.
 pub(crate) fn print(table: &Table, otherwise: &str) {
     if table.is_empty() {
-        println!("{otherwise}");
+        out::line(otherwise);
     } else {
-        println!("{}", table.trim_fmt());
+        out::line(table.trim_fmt());
     }
 }
 
@@ -26,6 +28,6 @@ pub(crate) fn bytes(n: u64) -> String {
 
 /// Writes `value` as JSON to stdout.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), crate::failure::Failure> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    out::line(serde_json::to_string_pretty(value)?);
     Ok(())
 }

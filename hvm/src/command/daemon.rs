@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::{settings, signals, telemetry};
 pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let args = settings::dev(args)?;
     let trust = trust(args.trust)?;
-    let data = settings::data_dir(args.data);
+    let data = data_dir(args.data)?;
     telemetry::start();
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let api = listener.local_addr()?.to_string();
@@ -52,7 +53,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
 pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     let args = settings::agent(args)?;
     let trust = trust(args.trust.clone())?;
-    let data = settings::data_dir(args.data.clone());
+    let data = data_dir(args.data.clone())?;
     telemetry::start();
     let config = agent_config(args, data.clone(), trust)?;
     let agent = Agent::start(config).await?;
@@ -65,7 +66,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
 /// Runs `hvm scheduler`.
 pub(crate) async fn scheduler(args: SchedulerArgs) -> Result<(), Failure> {
     let args = settings::scheduler(args)?;
-    let data = settings::data_dir(args.data);
+    let data = data_dir(args.data)?;
     telemetry::start();
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let scheduler = Scheduler::start(SchedulerConfig::new(&data), listener).await?;
@@ -100,6 +101,16 @@ fn limits(
     config.workers = workers.unwrap_or(config.workers);
     config.memory = memory.map_or(config.memory, ByteSize::mib);
     config.cpu = cpu.map_or(config.cpu, CpuMhz);
+}
+
+/// The data directory, made where it is missing, for its owner alone: state and settings of apps are in it.
+fn data_dir(said: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let data = settings::data_dir(said);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(|error| {
+        Failure::new(format!("can't make the data directory {}: {error}", data.display()))
+            .hint("choose a directory of yours with --data DIR")
+    })?;
+    Ok(data)
 }
 
 /// Hosts run nothing that they were not told to trust, so a daemon that runs apps needs to be told.

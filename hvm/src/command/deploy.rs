@@ -9,6 +9,7 @@ use crate::cli::DeployArgs;
 use crate::client::Control;
 use crate::command::plan;
 use crate::failure::Failure;
+use crate::out;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long failures may last before waiting ends: agents try again by themselves.
@@ -22,9 +23,9 @@ pub(crate) async fn deploy(args: DeployArgs) -> Result<(), Failure> {
     let response = control.client.deploy(request).await;
     let response = response.map_err(|status| control.failure(&status).with_source(&text))?.into_inner();
     if response.changed {
-        println!("{name}: generation {} declared", response.generation);
+        out::note(format!("{name}: generation {} declared", response.generation));
     } else {
-        println!("{name}: unchanged at generation {}", response.generation);
+        out::note(format!("{name}: unchanged at generation {}", response.generation));
     }
     if args.detach {
         return Ok(());
@@ -48,7 +49,7 @@ async fn wait(control: &mut Control, name: &str, longest: Duration) -> Result<()
         progress.set_message(view.states.clone());
         if view.ready == view.copies {
             progress.finish_and_clear();
-            println!("{name}: {}/{} ready", view.ready, view.copies);
+            out::note(format!("{name}: {}/{} ready", view.ready, view.copies));
             return Ok(());
         }
         let now = tokio::time::Instant::now();

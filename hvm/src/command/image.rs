@@ -6,6 +6,7 @@ use crate::cli::{ImageCommand, ListArgs};
 use crate::client::Control;
 use crate::failure::Failure;
 use crate::image_upload;
+use crate::out;
 use crate::table;
 
 /// Runs `hvm image …`.
@@ -14,7 +15,7 @@ pub(crate) async fn image(command: ImageCommand) -> Result<(), Failure> {
         ImageCommand::Push { file, api } => {
             let mut control = Control::connect(&api).await?;
             let digest = image_upload::push(&mut control, &file).await?;
-            println!("{digest}");
+            out::line(digest);
             Ok(())
         }
         ImageCommand::Ls(args) => list(&args).await,

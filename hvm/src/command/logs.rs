@@ -7,6 +7,7 @@ use tokio_stream::{StreamExt, StreamMap};
 use crate::cli::LogsArgs;
 use crate::client::Control;
 use crate::failure::Failure;
+use crate::out;
 
 /// Runs `hvm logs`.
 pub(crate) async fn logs(args: LogsArgs) -> Result<(), Failure> {
@@ -27,6 +28,9 @@ pub(crate) async fn logs(args: LogsArgs) -> Result<(), Failure> {
     while let Some((host, line)) = streams.next().await {
         lines.push(line.map_err(|status| Failure::of_call(&host, &status))?);
     }
+    if lines.is_empty() && !args.list.json {
+        eprintln!("there is no line of `{}`: `hvm status` shows the deployments and their groups", args.of);
+    }
     lines.sort_by_key(|line| line.unix_millis);
     let surplus = lines.len().saturating_sub(usize::try_from(args.last).unwrap_or(usize::MAX));
     let shown = &lines[surplus..];
@@ -44,10 +48,13 @@ fn print(line: &v1::LogLine, json: bool, width: usize) {
             "unix_millis": line.unix_millis, "partition": line.replica, "level": line.level,
             "source": line.source, "text": line.text,
         });
-        println!("{value}");
+        out::line(value);
     } else {
         let time = timestamp(line.unix_millis);
-        println!("{time}  {:width$}  {:<5}  {:<7}  {}", line.replica, line.level, line.source, line.text);
+        out::line(format!(
+            "{time}  {:width$}  {:<5}  {:<7}  {}",
+            line.replica, line.level, line.source, line.text
+        ));
     }
 }
 

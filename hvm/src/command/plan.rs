@@ -12,6 +12,7 @@ use crate::cli::PlanArgs;
 use crate::client::Control;
 use crate::failure::Failure;
 use crate::image_upload;
+use crate::out;
 use crate::table;
 
 /// Reads and checks the file, sends its image where it names one, and returns what it declares with the
@@ -55,7 +56,7 @@ pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
     if args.list.json {
         return table::print_json(&as_json(&plan));
     }
-    println!("generation {}", plan.generation);
+    out::line(format!("generation {}", plan.generation));
     let mut rights = table::table(&["package", "capability", "image asks", "file grants", "effective"]);
     for line in &plan.capabilities {
         let word = |yes: bool| if yes { "yes" } else { "no" };
@@ -68,7 +69,7 @@ pub(crate) async fn plan(args: PlanArgs) -> Result<(), Failure> {
         ]);
     }
     table::print(&rights, "the image asks for no capability");
-    println!();
+    out::line("");
     let mut steps = table::table(&["step", "group", "copies", "host", "why"]);
     for line in &plan.lines {
         let copies = line.replicas.to_string();

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hvm_types::{DeploymentStatus, GroupStatus, HostStatus};
+use hvm_types::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState};
 
 use crate::cli::{ListArgs, StatusArgs};
 use crate::client::Control;
 use crate::failure::Failure;
+use crate::out;
 use crate::table;
 
 /// Runs `hvm status`.
@@ -23,20 +24,20 @@ pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
         return table::print_json(&deployments);
     }
     if deployments.is_empty() {
-        println!("nothing is declared: `hvm deploy FILE` declares a deployment");
+        out::line("nothing is declared: `hvm deploy FILE` declares a deployment");
     }
     for deployment in &deployments {
         let stopping = if deployment.stopping { ", stopping" } else { "" };
-        println!(
+        out::line(format!(
             "{}  generation {}{stopping}  {}  {}",
             deployment.deployment, deployment.generation, deployment.app, deployment.image
-        );
+        ));
         if args.partitions {
             print_copies(deployment);
         } else {
             print_groups(deployment);
         }
-        println!();
+        out::line("");
     }
     Ok(())
 }
@@ -58,19 +59,31 @@ fn print_groups(deployment: &DeploymentStatus) {
             states(group),
             hosts.into_iter().collect::<Vec<_>>().join(" "),
         ]);
-        for reason in
-            group.replicas.iter().filter_map(|replica| replica.waits.as_ref()).collect::<BTreeSet<_>>()
-        {
-            rows.add_row([
-                String::new(),
-                String::new(),
-                String::new(),
-                format!("waits: {reason}"),
-                String::new(),
-            ]);
-        }
     }
     table::print(&rows, "no groups");
+    for group in &deployment.groups {
+        for (reason, copies) in reasons(group) {
+            out::line(format!(" {}: {copies} {reason}", group.group));
+        }
+    }
+}
+
+/// What keeps copies from serving or changing, and how many of them. Below the table, because a reason is
+/// as long as a line.
+fn reasons(group: &GroupStatus) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for replica in &group.replicas {
+        let next = |report: &ReplicaReport| report.next.as_ref().map(|(_, state)| state.clone());
+        let states = replica.observed.iter().flat_map(|report| [Some(report.state.clone()), next(report)]);
+        let failed = states
+            .flatten()
+            .filter(|state| matches!(state, ReplicaState::Failed { .. } | ReplicaState::Fenced { .. }));
+        let waits = replica.waits.iter().map(|reason| format!("waiting: {reason}"));
+        for reason in failed.map(|state| state.to_string()).chain(waits) {
+            *counts.entry(reason).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// How many copies run which generation, and how many are being brought to another.
@@ -90,7 +103,7 @@ fn states(group: &GroupStatus) -> String {
     let mut counts = BTreeMap::<String, u64>::new();
     for replica in &group.replicas {
         let state = match (&replica.observed, &replica.host) {
-            (Some(report), _) => report.state.to_string(),
+            (Some(report), _) => report.state.word().to_owned(),
             (None, Some(_)) => "assigned".to_owned(),
             (None, None) => "unplaced".to_owned(),
         };

@@ -7,6 +7,7 @@ use hvm_api::v1;
 use crate::cli::StopArgs;
 use crate::client::Control;
 use crate::failure::Failure;
+use crate::out;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -18,14 +19,14 @@ pub(crate) async fn stop(args: StopArgs) -> Result<(), Failure> {
     let request = v1::StopRequest { deployment: name.clone(), purge: args.purge };
     control.client.stop(request).await.map_err(|status| control.failure(&status))?;
     if args.detach {
-        println!("{name}: stopping");
+        out::note(format!("{name}: stopping"));
         return Ok(());
     }
     let end = tokio::time::Instant::now() + LONGEST_WAIT;
     while tokio::time::Instant::now() < end {
         if !control.status(&name).await?.deployments.iter().any(|deployment| deployment.deployment == name) {
             let state = if args.purge { "its state is deleted" } else { "its state is kept" };
-            println!("{name}: stopped, {state}");
+            out::note(format!("{name}: stopped, {state}"));
             return Ok(());
         }
         tokio::time::sleep(POLL_INTERVAL).await;

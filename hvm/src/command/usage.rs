@@ -14,7 +14,8 @@ use crate::table;
 /// Runs `hvm usage`.
 pub(crate) async fn usage(args: UsageArgs) -> Result<(), Failure> {
     let mut control = Control::connect(&args.list.api).await?;
-    let request = v1::GetUsageRequest { prefix: args.of.unwrap_or_default() };
+    let of = args.of.unwrap_or_default();
+    let request = v1::GetUsageRequest { prefix: of.clone() };
     let mut hosts = Vec::new();
     for (host, mut agent) in control.agents().await? {
         let usage = agent.get_usage(request.clone()).await.map_err(|s| Failure::of_call(&host, &s))?;
@@ -39,6 +40,9 @@ pub(crate) async fn usage(args: UsageArgs) -> Result<(), Failure> {
         "in",
         "out",
     ]);
+    if !of.is_empty() && hosts.iter().all(|host| host.partitions.is_empty()) {
+        eprintln!("nothing of `{of}` was used: `hvm status` shows the deployments and their groups");
+    }
     let mut total = Meter::default();
     let mut stored_total = 0;
     for host in &hosts {
