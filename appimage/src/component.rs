@@ -193,8 +193,10 @@ struct Interface {
 
 impl Interface {
     fn read(component: &[u8]) -> Result<Self, ComponentError> {
-        let damaged = |error: wasmparser::BinaryReaderError| ComponentError::Damaged {
-            reason: format!("{} (at byte {})", error.message(), error.offset()),
+        // The parser prints bytes one below the other.
+        let damaged = |error: wasmparser::BinaryReaderError| {
+            let words: Vec<&str> = error.message().split_whitespace().collect();
+            ComponentError::Damaged { reason: format!("{} (at byte {})", words.join(" "), error.offset()) }
         };
         let mut interface = Self { imports: Vec::new(), exported_instances: Vec::new() };
         // How many modules and components around the payload; the component itself is the first.
@@ -305,6 +307,7 @@ mod tests {
         for bytes in [&b""[..], b"hello, this is text", &component(&["wasi:io/poll@0.2.0"])[..40]] {
             let error = check_component(bytes, &[]).expect_err("it is damaged");
             assert!(matches!(error, ComponentError::Damaged { .. }), "{error}");
+            assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
     }
 
