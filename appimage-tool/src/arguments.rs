@@ -52,7 +52,7 @@ pub(crate) enum Command {
 Example:
   appimage-tool new hello
 
-Makes ./hello with appimage.toml, a Rust crate and a deployment file. The name is the app's: 1 to 63 of the
+Makes ./hello with appimage.toml, a Rust crate and a deployment file. The name is the app's: 1 to 63 of the \
 characters a-z, 0-9 and `-`. An existing directory is left alone.")]
 pub(crate) struct New {
     /// The app's name, and the directory to make
@@ -65,8 +65,8 @@ Examples:
   appimage-tool build                  # the app in this directory
   appimage-tool build examples/hello
 
-Builds every package of DIR/appimage.toml that has `build = \"…\"`, the directory of a Rust crate, and puts the
-component into DIR/target/appimage/. The first build on a machine prepares a Rust toolchain for WebAssembly: by
+Builds every package of DIR/appimage.toml that has `build = \"…\"`, the directory of a Rust crate, and puts the \
+component into DIR/target/appimage/. The first build on a machine prepares a Rust toolchain for WebAssembly: by \
 rustup where that can download, otherwise from Debian packages into the cache (about two minutes, 1 GB).
 
 Components made otherwise (any language) are named with `component = \"file.wasm\"` and need no build.")]
@@ -81,7 +81,7 @@ pub(crate) struct Build {
 Example:
   appimage-tool pack hello --out hello-1.0.0.aimg
 
-Builds nothing. The same input gives the same bytes, so the same digest. A component that imports more than WASI 0.2
+Builds nothing. The same input gives the same bytes, so the same digest. A component that imports more than WASI 0.2 \
 and the capabilities of its package is refused, by the name of the import.
 
 The smallest appimage.toml:
@@ -107,7 +107,7 @@ pub(crate) struct Pack {
 Example:
   appimage-tool keygen --out author
 
-Writes the private key to `author` (PKCS#8 PEM, mode 0600) and the public key to `author.pub` (SPKI PEM). Never
+Writes the private key to `author` (PKCS#8 PEM, mode 0600) and the public key to `author.pub` (SPKI PEM). Never \
 overwrites a file. The private key is not encrypted: keep it where only you can read it.")]
 pub(crate) struct Keygen {
     /// Where the private key goes; the public key goes beside it, with `.pub` added
@@ -123,7 +123,7 @@ pub(crate) struct Keygen {
 Example:
   appimage-tool sign hello-1.0.0.aimg --key author
 
-Adds a Sigstore bundle over the image's digest to the file. The digest does not change, and signing twice with the
+Adds a Sigstore bundle over the image's digest to the file. The digest does not change, and signing twice with the \
 same key changes nothing.")]
 pub(crate) struct Sign {
     /// The image
@@ -178,8 +178,8 @@ Examples:
   appimage-tool run hello-1.0.0.aimg --listen 127.0.0.1:8080
   appimage-tool run ledger-1.0.0.aimg --listen 127.0.0.1:8080 --data ./state --env CURRENCY=EUR
 
-One partition answers every request, in the same HVM that hosts use and with the default limits. It is granted what
-the package requests; origins for outgoing HTTP have to be named. Digests are always checked, signatures where
+One partition answers every request, in the same HVM that hosts use and with the default limits. It is granted what \
+the package requests; origins for outgoing HTTP have to be named. Digests are always checked, signatures where \
 --trust is given. Stop it with Ctrl-C: requests under way are finished.")]
 pub(crate) struct Run {
     /// The image
