@@ -98,6 +98,10 @@ impl<'a> Group<'a> {
 
     /// Counts the owners that were found, once all are.
     pub(super) fn settle_owners(&mut self, fleet: &mut Fleet<'_>, draft: &mut Draft) {
+        // Purges that were done have cleared homes since the group was begun.
+        if let Some(document) = draft.ownership.get(&*self.key) {
+            self.recorded.clone_from(document);
+        }
         for index in self.indexes() {
             let Some(owner) = self.owner(index) else { continue };
             fleet.reserve(owner.host, self.demand_of(owner));
