@@ -11,6 +11,7 @@ pub(crate) const IMAGES: &str = "images/";
 
 pub(crate) const SPEC: &str = "spec";
 pub(crate) const ALIVE: &str = "alive";
+pub(crate) const DATA: &str = "data";
 pub(crate) const ASSIGNMENTS: &str = "assignments";
 
 pub(crate) fn deployment(name: &DeploymentName) -> String {
@@ -21,7 +22,7 @@ pub(crate) fn ownership(group: &GroupKey) -> String {
     format!("{OWNERSHIP}{group}")
 }
 
-/// The `part` of a host: [`SPEC`], [`ALIVE`] or [`ASSIGNMENTS`].
+/// The `part` of a host: [`SPEC`], [`ALIVE`], [`DATA`] or [`ASSIGNMENTS`].
 pub(crate) fn host(id: &HostId, part: &str) -> String {
     format!("{HOSTS}{id}/{part}")
 }

@@ -28,7 +28,15 @@ pub(crate) struct AliveDocument {
     pub(crate) data_id: String,
 }
 
-/// All that is stored of one host.
+/// Whose data directory it is that a host has; kept when its lease ends. Only Join reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataDocument {
+    /// The mark of the agent's data directory.
+    pub(crate) data_id: String,
+}
+
+/// All that is stored of one host but its [`DataDocument`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HostRecord {
     pub(crate) spec: Option<Versioned<HostSpec>>,
@@ -101,11 +109,18 @@ impl World {
                     }
                     Ok(())
                 }
+                key::DATA => Ok(()),
                 _ => Err(DocumentError { key: entry.key.clone(), reason: "no such document".to_owned() }),
             }
         } else {
             Ok(())
         }
+    }
+
+    /// Whether durable state of any partition lies on the host.
+    pub(crate) fn has_state_on(&self, host: &HostId) -> bool {
+        let homes = self.ownership.values().flat_map(|document| &document.value.homes);
+        homes.flatten().any(|home| home == host)
     }
 
     fn delete(&mut self, deleted: &str, revision: Revision) {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::core::{Core, Published};
-use crate::documents::{AliveDocument, decode, encode, key};
+use crate::documents::{AliveDocument, DataDocument, World, decode, encode, key};
 use crate::failure::IntoFailure as _;
 use crate::planner::Observation;
 use crate::store::{Entry, LeaseId, Revision, StoreError, Transaction, Write};
@@ -111,10 +111,15 @@ async fn try_join(core: &Core, spec: &HostSpec, data_id: &str) -> Result<Result<
     let alive_key = key::host(id, key::ALIVE);
     let known_spec = core.store.get(&spec_key).await.map_err(|error| error.into_failure())?;
     let known_alive = core.store.get(&alive_key).await.map_err(|error| error.into_failure())?;
+    let data_key = key::host(id, key::DATA);
+    let known_data = core.store.get(&data_key).await.map_err(|error| error.into_failure())?;
     if let Some(entry) = &known_alive {
         refuse_second_agent(core, id, entry, data_id)?;
     } else {
         core.observations.forget(id);
+    }
+    if let Some(entry) = &known_data {
+        refuse_other_data(core, id, entry, data_id).await?;
     }
     let mut lease = known_alive.as_ref().and_then(|entry| entry.lease);
     if let Some(held) = lease
@@ -140,6 +145,10 @@ async fn try_join(core: &Core, spec: &HostSpec, data_id: &str) -> Result<Result<
     if !same(&known_spec, &spec_bytes) {
         put(spec_key, &known_spec, spec_bytes, None);
     }
+    let data_bytes = Bytes::from(encode(&DataDocument { data_id: data_id.to_owned() }));
+    if !data_id.is_empty() && !same(&known_data, &data_bytes) {
+        put(data_key, &known_data, data_bytes, None);
+    }
     if !renewed || !same(&known_alive, &alive_bytes) {
         put(alive_key, &known_alive, alive_bytes, Some(lease));
     }
@@ -162,6 +171,24 @@ fn refuse_second_agent(core: &Core, id: &HostId, alive: &Entry, data_id: &str) -
         "host id {id} is in use by an agent with another data directory; give each agent an id of its own, \
          or wait {:?} after stopping the other",
         core.lease_ttl
+    );
+    Err(Failure::new(ErrorKind::Conflict, line))
+}
+
+/// State does not come along to another data directory: its partitions would be opened empty, and a second
+/// time in one epoch while the first agent still serves out of the scheduler's sight.
+async fn refuse_other_data(core: &Core, id: &HostId, known: &Entry, data_id: &str) -> Result<(), Failure> {
+    let known: DataDocument = decode(&known.key, &known.value).map_err(|error| error.into_failure())?;
+    if data_id.is_empty() || known.data_id == data_id {
+        return Ok(());
+    }
+    let world = World::load(&*core.store).await.map_err(|error| error.into_failure())?;
+    if !world.has_state_on(id) {
+        return Ok(());
+    }
+    let line = format!(
+        "host id {id} belongs to another data directory, which holds the state of partitions; start the agent \
+         with that directory, or give this one an id of its own (`hvm stop NAME --purge` gives state up)"
     );
     Err(Failure::new(ErrorKind::Conflict, line))
 }

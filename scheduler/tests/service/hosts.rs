@@ -5,7 +5,7 @@ use std::time::Duration;
 use hvm_api::{ErrorKind, Failure, v1};
 use hvm_types::Epoch;
 
-use super::fake::{FakeImage, Town, carts, front, host_spec, indexes, owned, until};
+use super::fake::{FakeImage, Town, carts, front, host_spec, indexes, owned, shop, until};
 
 #[tokio::test]
 async fn a_lost_host_loses_what_has_no_state_and_keeps_the_rest() {
@@ -84,6 +84,31 @@ async fn a_second_agent_under_one_name_is_refused() {
     let status = town.hosts().join(join("another directory")).await.expect_err("the name is taken");
     assert!(status.message().contains("host id a is in use"), "{}", status.message());
     town.hosts().join(join("data of a")).await.expect("the same agent comes again");
+    town.handle.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_name_whose_state_lies_in_another_directory_is_refused_even_after_its_lease() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut town = Town::start_with(directory.path(), Duration::from_secs(1)).await;
+    let mut a = town.agent("a").await;
+    let image = shop();
+    town.push(&image).await;
+    town.deploy(&image, &carts(2)).await.expect("it is accepted");
+    a.document_with("two partitions", |document| document.assignments.len() == 2).await;
+    a.obey().await;
+    a.die();
+    until("the lease has ended", async || (!town.status().await.1[0].alive).then_some(())).await;
+    let join =
+        |data_id: &str| v1::JoinRequest { host: Some(host_spec("a").into()), data_id: data_id.to_owned() };
+    let status = town.hosts().join(join("another directory")).await.expect_err("the state is not there");
+    assert!(status.message().contains("holds the state of partitions"), "{}", status.message());
+    town.hosts().join(join("data of a")).await.expect("the directory that has it");
+
+    until("the lease has ended again", async || (!town.status().await.1[0].alive).then_some(())).await;
+    town.stop("shop", true).await;
+    until("the deployment is gone", async || town.status().await.0.is_empty().then_some(())).await;
+    town.hosts().join(join("another directory")).await.expect("no state lies there any more");
     town.handle.shutdown().await;
 }
 
