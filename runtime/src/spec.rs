@@ -1,8 +1,6 @@
 //! What an HVM is asked to run as one partition or one stateless replica.
 
-use std::collections::BTreeMap;
-
-use hvm_types::{Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources};
+use hvm_types::{Environment, Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources};
 
 use crate::Module;
 
@@ -20,7 +18,7 @@ pub struct PartitionSpec {
     /// Whether it has durable state: a partition has, a stateless replica has not.
     pub stateful: bool,
     /// What the guest reads through `wasi:config`, where that is granted, and as its WASI environment.
-    pub env: BTreeMap<String, String>,
+    pub env: Environment,
     /// What it may use.
     pub resources: Resources,
     /// What it may reach.
@@ -39,7 +37,7 @@ impl PartitionSpec {
             generation: Generation(1),
             module,
             stateful: true,
-            env: BTreeMap::new(),
+            env: Environment::default(),
             resources: Resources::default(),
             grants: Grants::default(),
             instance: InstancePolicy::default(),

@@ -8,6 +8,7 @@ mod assignment;
 mod capability;
 pub mod deployment_file;
 mod digest;
+mod environment;
 mod image;
 mod meter;
 mod name;
@@ -22,6 +23,7 @@ pub use assignment::{
 };
 pub use capability::{Capability, ParseCapabilityError};
 pub use digest::{Digest, ParseDigestError};
+pub use environment::Environment;
 pub use image::{
     BlobRef, ImageConfig, ImageDocument, ImageRef, PackageConfig, ParseImageRefError, StaticFile,
 };

@@ -1,13 +1,12 @@
 //! What an operator asks for: the deployment file's content as types. Reading the file is
 //! [`crate::deployment_file`]'s work.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, Capability, CpuMhz, DeploymentName, GroupName, ImageRef, JobName, PackageName, Period, TaskName,
+    ByteSize, Capability, CpuMhz, DeploymentName, Environment, GroupName, ImageRef, JobName, PackageName,
+    Period, TaskName,
 };
 
 /// A deployment: an image, the jobs that run its packages, and the routes that reach them.
@@ -85,8 +84,8 @@ pub struct TaskSpec {
     /// What to run.
     pub config: TaskConfig,
     /// What the guest reads through `wasi:config` and, in WASI's environment, `wasi:cli`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Environment::is_unset")]
+    pub env: Environment,
     /// What it may use.
     #[serde(default)]
     pub resources: Resources,

@@ -57,7 +57,7 @@ impl Executor {
         };
         done.map_err(|error| {
             let reason = with_causes(&error);
-            tracing::warn!(?step, reason, "a step failed and will be tried again");
+            tracing::warn!(%step, reason, "a step failed and will be tried again");
             StepFailure { reason, fenced_by: fenced_by(&error) }
         })
     }

@@ -2,6 +2,7 @@
 //! the same inputs give the same steps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Instant;
 
 use hvm_types::{Assignment, HostDocument, ReplicaId};
@@ -24,6 +25,25 @@ pub(crate) enum Step {
     Upgrade { assignment: Assignment },
     /// Run a replica.
     Open { assignment: Assignment },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close { replica } => write!(f, "close {replica}"),
+            Self::Purge { replica } => write!(f, "purge {replica}"),
+            Self::Prepare { module } => write!(f, "prepare package {} of {}", module.package, module.image),
+            Self::Adopt { assignment } => {
+                write!(f, "adopt generation {} of {}", assignment.generation, assignment.replica)
+            }
+            Self::Upgrade { assignment } => {
+                write!(f, "upgrade {} to generation {}", assignment.replica, assignment.generation)
+            }
+            Self::Open { assignment } => {
+                write!(f, "open {} at generation {}", assignment.replica, assignment.generation)
+            }
+        }
+    }
 }
 
 /// Plans all steps that can begin now: removals before additions. A step that failed waits for its time; a

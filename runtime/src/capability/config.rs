@@ -1,19 +1,20 @@
 //! `wasi:config`: the deployment's `env`, for guests that were granted to read it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use hvm_types::Environment;
 
 use super::bindings::wasi::config::store;
 
 /// The values of one partition; `None` where it was not granted to read them.
 #[derive(Debug, Clone)]
-pub(crate) struct Config(pub(crate) Option<Arc<BTreeMap<String, String>>>);
+pub(crate) struct Config(pub(crate) Option<Arc<Environment>>);
 
 /// The values as the linker wants them.
 pub(crate) struct ConfigView<'a>(pub(crate) &'a Config);
 
 impl ConfigView<'_> {
-    fn values(&self) -> Result<&BTreeMap<String, String>, store::Error> {
+    fn values(&self) -> Result<&Environment, store::Error> {
         let denied = || store::Error::Upstream("the capability `config` is not granted".to_owned());
         self.0.0.as_deref().ok_or_else(denied)
     }
@@ -25,7 +26,8 @@ impl store::Host for ConfigView<'_> {
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
-        let all = |values: &BTreeMap<String, String>| values.clone().into_iter().collect();
+        let all =
+            |values: &Environment| values.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(self.values().map(all))
     }
 }

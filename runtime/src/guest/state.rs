@@ -37,7 +37,7 @@ pub(crate) struct GuestState {
 /// What the instances of one partition have in common.
 #[derive(Clone)]
 pub(crate) struct GuestSettings {
-    pub(crate) env: Arc<std::collections::BTreeMap<String, String>>,
+    pub(crate) env: Arc<hvm_types::Environment>,
     pub(crate) config_granted: bool,
     pub(crate) stores: Arc<[String]>,
     pub(crate) state: Option<Arc<dyn crate::state::PartitionState>>,

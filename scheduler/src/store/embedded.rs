@@ -29,7 +29,7 @@ const MAX_LEASES: usize = 100_000;
 /// How long the lease loop waits after the disk failed it.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The store of a single process; see the [module](self).
+/// The store of a single process, in one file.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     inner: Arc<Inner>,

@@ -87,7 +87,7 @@ fn check_group(errors: &mut Errors, group: &GroupSpec, path: &str) {
 
 fn check_task(errors: &mut Errors, task: &TaskSpec, path: &str) {
     let mut env_bytes = 0;
-    for (name, value) in &task.env {
+    for (name, value) in task.env.iter() {
         env_bytes += name.len() + value.len();
         let first = |c: u8| c.is_ascii_alphabetic() || c == b'_';
         let other = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');

@@ -1,10 +1,8 @@
 //! The tree to a spec: which fields there are, what each holds, what stands where one is left out.
 
-use std::collections::BTreeMap;
-
 use crate::{
-    ByteSize, Constraint, ConstraintOperator, CpuMhz, DeploymentName, DeploymentSpec, Driver, Grants,
-    GroupName, GroupSpec, ImageRef, InstancePolicy, JobName, JobSpec, KeySource, PackageName, Period,
+    ByteSize, Constraint, ConstraintOperator, CpuMhz, DeploymentName, DeploymentSpec, Driver, Environment,
+    Grants, GroupName, GroupSpec, ImageRef, InstancePolicy, JobName, JobSpec, KeySource, PackageName, Period,
     Resources, RouteMatch, RouteSpec, TaskConfig, TaskName, TaskSpec, UpdatePolicy,
 };
 
@@ -128,7 +126,7 @@ fn config(fields: &mut Fields<'_, '_>) -> TaskConfig {
     TaskConfig { package: package.unwrap_or_else(|| PLACEHOLDER.parse().expect("placeholders are valid")) }
 }
 
-fn env(reader: &Reader, node: &Node, path: &str) -> BTreeMap<String, String> {
+fn env(reader: &Reader, node: &Node, path: &str) -> Environment {
     let entries = reader.entries(node, path).iter();
     entries
         .filter_map(|(key, node)| {

@@ -1,10 +1,8 @@
 //! Which package runs, and with what: everything that it requests, and nothing that it does not.
 
-use std::collections::BTreeMap;
-
 use hvm_appimage::{Image, check_component};
 use hvm_runtime::{Module, PartitionSpec};
-use hvm_types::{Capability, Grants, PackageName, ReplicaId};
+use hvm_types::{Capability, Environment, Grants, PackageName, ReplicaId};
 
 use crate::arguments::Run;
 use crate::failure::Failure;
@@ -15,7 +13,7 @@ pub(super) struct Package {
     /// The one partition: `app/package/0`.
     pub(super) id: ReplicaId,
     grants: Grants,
-    env: BTreeMap<String, String>,
+    env: Environment,
 }
 
 /// Chooses the package and checks that it can be run.

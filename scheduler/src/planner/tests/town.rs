@@ -66,7 +66,7 @@ fn spec(deployment: &str, ask: &Ask) -> DeploymentSpec {
         name: name("main"),
         driver: Driver::AppPartition,
         config: TaskConfig { package: name("main") },
-        env: BTreeMap::new(),
+        env: hvm_types::Environment::default(),
         resources: Resources { cpu: CpuMhz(ask.cpu), memory: ask.memory, ..Resources::default() },
         grants: hvm_types::Grants::default(),
         instance: hvm_types::InstancePolicy::Reuse,
