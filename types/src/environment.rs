@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Names and values. Debug output shows the names alone.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[schemars(transparent)]
+#[schemars(transparent, inline)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {

@@ -1,6 +1,6 @@
-//! What a new generation may not change: how state is divided.
+//! What a new generation may not change: how state is divided, and how a request finds its part.
 
-use crate::DeploymentSpec;
+use crate::{DeploymentSpec, KeySource};
 
 use super::error::SpecError;
 use super::relations::groups;
@@ -45,5 +45,36 @@ pub fn change_allowed(old: &DeploymentSpec, new: &DeploymentSpec) -> Vec<SpecErr
             _ => {}
         }
     }
+    errors.extend(moved_keys(old, new));
     errors
+}
+
+/// Routes whose key stands elsewhere than before: the same request would reach another partition.
+fn moved_keys(old: &DeploymentSpec, new: &DeploymentSpec) -> Vec<SpecError> {
+    let moved = |(index, route): (usize, &crate::RouteSpec)| {
+        let same = |was: &&crate::RouteSpec| was.r#match == route.r#match && was.group == route.group;
+        let before = old.routes.iter().find(same)?.key.as_ref()?;
+        let after = route.key.as_ref()?;
+        (before != after).then(|| {
+            SpecError::new(
+                format!("routes[{index}].key"),
+                format!(
+                    "`{}` is live and divided by {}; with another key, requests would reach partitions \
+                     without their data",
+                    route.group,
+                    place_of(before)
+                ),
+                "keep the key, or declare a group with another name and move the data through the app",
+            )
+        })
+    };
+    new.routes.iter().enumerate().filter_map(moved).collect()
+}
+
+fn place_of(key: &KeySource) -> String {
+    match key {
+        KeySource::PathSegment(n) => format!("path segment {n}"),
+        KeySource::Header(name) => format!("the header `{name}`"),
+        KeySource::Query(name) => format!("the query parameter `{name}`"),
+    }
 }

@@ -522,6 +522,11 @@ fn a_live_group_keeps_its_partitions() {
     );
     let renamed = changed(|new| new.deployment = "other".parse().expect("a name"));
     assert!(renamed[0].contains("another deployment than `ledger`"), "{renamed:?}");
+    let moved = changed(|new| new.routes[0].key = Some(KeySource::PathSegment(3)));
+    assert!(
+        moved[0].starts_with("routes[0].key: `accounts` is live and divided by path segment 2"),
+        "{moved:?}"
+    );
     // Copies without state may be more or fewer, groups may come and go.
     assert_eq!(changed(|new| new.jobs[0].groups[1].replicas = Some(9)), Vec::<String>::new());
     assert_eq!(changed(|new| drop(new.jobs[0].groups.remove(0))), Vec::<String>::new());
