@@ -6,7 +6,7 @@
 //! | `ownership/<deployment>/<group>` | [`OwnershipDocument`]: epochs used, and where state lies |
 //! | `hosts/<id>/spec` | `HostSpec`: what the host said of itself |
 //! | `hosts/<id>/alive` | under the host's lease: which agent it is |
-//! | `hosts/<id>/data` | [`DataDocument`]: whose data directory holds what is told to lie on the host |
+//! | `hosts/<id>/data` | `DataDocument`: whose data directory holds what is told to lie on the host |
 //! | `hosts/<id>/assignments` | [`AssignmentDocument`]: what the host runs |
 //! | `images/<hex>` | [`StoredImage`]: an image whose blobs are all here |
 //!
