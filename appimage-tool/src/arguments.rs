@@ -199,7 +199,7 @@ pub(crate) struct Run {
     /// Where durable state is kept; without it, in a directory that goes when the program ends
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// An origin that the guest may call, such as https://rates.example; may be repeated
+    /// An origin that the guest may call, such as `https://rates.example`; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) http: Vec<String>,
     /// Let commands call those origins too: a repeated command repeats its calls

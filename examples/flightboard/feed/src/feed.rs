@@ -16,7 +16,7 @@ use crate::flights::{Flight, Journal, read};
 const PAUSE_BEFORE_RETRY: Duration = Duration::from_millis(50);
 const TRIES_MAX: u32 = 600;
 /// How often progress is written where there is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_millis(500);
+const LINE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the senders share. They run on one thread.
 struct Feed {
