@@ -8,8 +8,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hvm_runtime::{Hvm, WorkerStopped};
 use hvm_types::HostId;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -41,6 +44,10 @@ const MAX_HEADERS: usize = 128;
 
 /// Requests at the same time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+
+/// When the agent stops: how long connections in use still take requests, each answered with
+/// `connection: close` (RFC 9112, section 9.6). Closing at once would cut off a request that its client has just sent.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// How often a quiet HTTP/2 connection is asked whether it still lives, and how long it may take to say so.
 const PING_PERIOD: Duration = Duration::from_secs(20);
@@ -114,8 +121,8 @@ impl Ingress {
         self.address
     }
 
-    /// Takes no new connections and no new requests, and waits for those under way, at most for `grace`.
-    /// Whether all were answered.
+    /// Takes no new connections, lets clients of open ones know that they end, and waits for the requests under
+    /// way, at most for `grace`. Whether all were answered.
     pub(crate) async fn stop(self, grace: Duration) -> bool {
         self.stop.send_replace(true);
         let all = async {
@@ -196,17 +203,30 @@ async fn serve(
 ) {
     // Without it small answers wait for the client's acknowledgement; it can only fail on a dead connection.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let dispatch = Rc::clone(&dispatch);
-        async move { Ok::<_, Infallible>(dispatch.answer(request).await) }
+    let stopping = stopped.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (dispatch, stopping) = (Rc::clone(&dispatch), stopping.clone());
+        async move {
+            let has_streams = request.version() == Version::HTTP_2;
+            let mut response = dispatch.answer(request).await;
+            if *stopping.borrow() && !has_streams {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let stream = TokioIo::new(FirstBytes::new(stream, FIRST_BYTES_TIMEOUT));
     let mut connection = std::pin::pin!(server.serve_connection(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = stopped.wait_for(|stopped| *stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(LAST_REQUESTS, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {
