@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use guests_path::Guest;
 use serde_json::Value;
 
-use crate::workplace::Workplace;
+use crate::workbench::Workbench;
 
 #[test]
 fn a_new_app_is_built_packed_signed_verified_and_inspected() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.done(&["new", "first-app"]);
     let error = place.refused(&["pack", "first-app", "--out", "first.aimg"]);
     assert!(error.contains("run `appimage-tool build` first"), "{error}");
@@ -49,7 +49,7 @@ fn every_guest_is_packed_with_the_capabilities_that_it_needs_and_not_without() {
             Guest::Probe => (all, Some("needs the capability")),
             Guest::BadImport => (all, Some("which no host offers")),
         };
-        let place = Workplace::new();
+        let place = Workbench::new();
         let pack = ["pack", "app", "--out", "app.aimg"];
         if guest != Guest::BadImport {
             place.app("app", guest, capabilities);
@@ -66,7 +66,7 @@ fn every_guest_is_packed_with_the_capabilities_that_it_needs_and_not_without() {
 
 #[test]
 fn keys_are_private_and_never_overwritten() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.done(&["keygen", "--out", "author"]);
     let mode = |name| fs::metadata(place.path(name)).expect("it was made").permissions().mode() & 0o777;
     assert_eq!(mode("author"), 0o600);
@@ -83,7 +83,7 @@ fn keys_are_private_and_never_overwritten() {
 
 #[test]
 fn an_image_that_is_not_right_is_refused_with_the_reason() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.signed_hello();
     let verify = |file: &str, trust: &str| place.refused(&["verify", file, "--trust", trust]);
     place.done(&["keygen", "--out", "other"]);
@@ -120,7 +120,7 @@ fn an_image_that_is_not_right_is_refused_with_the_reason() {
 
 #[test]
 fn a_policy_file_decides_which_version_is_accepted() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.signed_hello();
     let policy = |lowest: &str| {
         let key = "[[key]]\nfile = \"author.pub\"\napps = [\"hel*\"]\n";
@@ -135,7 +135,7 @@ fn a_policy_file_decides_which_version_is_accepted() {
 
 #[test]
 fn the_report_for_people_shows_what_stands_in_the_image() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.app("board", Guest::Flightboard, "[\"keyvalue\"]\nfiles = \"static\"");
     place.write("board/static/css/page.css", "body {}");
     place.done(&["pack", "board", "--out", "board.aimg"]);
@@ -154,7 +154,7 @@ fn the_report_for_people_shows_what_stands_in_the_image() {
 
 #[test]
 fn a_wrong_manifest_is_refused_with_file_line_and_field() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.write("app/appimage.toml", "[app]\nname = \"App\"\nversion = \"1.0.0\"\n");
     for command in [&["pack", "app", "--out", "x.aimg"][..], &["build", "app"]] {
         let error = place.refused(command);
@@ -166,7 +166,7 @@ fn a_wrong_manifest_is_refused_with_file_line_and_field() {
 
 #[test]
 fn a_build_that_fails_says_so_and_leaves_no_component() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.done(&["new", "broken"]);
     place.write("broken/src/lib.rs", "this is no Rust");
     let error = place.refused(&["build", "broken"]);
@@ -176,7 +176,7 @@ fn a_build_that_fails_says_so_and_leaves_no_component() {
 
 #[test]
 fn a_directory_that_is_there_is_left_alone() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.write("mine/notes.txt", "mine");
     let error = place.refused(&["new", "mine"]);
     assert!(error.contains("mine is there already"), "{error}");
@@ -187,7 +187,7 @@ fn a_directory_that_is_there_is_left_alone() {
 
 #[test]
 fn wrong_usage_is_told_from_a_refusal_and_help_teaches_by_example() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     for arguments in
         [&["pack"][..], &["fly"], &["keygen", "--out", "k", "--alg", "rsa"], &["verify", "x.aimg"]]
     {

@@ -2,4 +2,4 @@
 
 mod commands;
 mod serving;
-mod workplace;
+mod workbench;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use guests_path::Guest;
 
-use crate::workplace::Workplace;
+use crate::workbench::Workbench;
 
 /// Far more than any request here needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,7 +21,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(place: &Workplace, arguments: &[&str]) -> Self {
+    fn start(place: &Workbench, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_appimage-tool"))
             .arg("run")
             .args(arguments)
@@ -72,7 +72,7 @@ fn finish(child: Child) -> (Option<i32>, String) {
 
 #[test]
 fn a_signed_image_is_served_until_it_is_interrupted() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.signed_hello();
     let server = Server::start(&place, &["hello.aimg", "--trust", "author.pub"]);
     assert!(server.greeting.starts_with("hello 1.0.0 (signature verified) on http://127.0.0.1:"));
@@ -83,7 +83,7 @@ fn a_signed_image_is_served_until_it_is_interrupted() {
 
 #[test]
 fn state_is_there_again_after_a_restart_with_the_same_directory() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.app("ledger", Guest::Ledger, "[\"keyvalue\"]");
     place.done(&["pack", "ledger", "--out", "ledger.aimg"]);
     let transfer = r#"{"from":"bank","to":"ann","amount":5}"#;
@@ -103,7 +103,7 @@ fn state_is_there_again_after_a_restart_with_the_same_directory() {
 
 #[test]
 fn a_guest_gets_what_it_requests_and_its_failures_become_answers() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.app("probe", Guest::Probe, r#"["keyvalue", "config", "logging", "outgoing-http"]"#);
     place.done(&["pack", "probe", "--out", "probe.aimg"]);
     let server = Server::start(
@@ -130,7 +130,7 @@ fn a_guest_gets_what_it_requests_and_its_failures_become_answers() {
 
 #[test]
 fn what_cannot_be_run_is_refused_before_it_serves() {
-    let place = Workplace::new();
+    let place = Workbench::new();
     place.signed_hello();
     place.done(&["keygen", "--out", "other"]);
     let error = place.refused(&["run", "hello.aimg", "--listen", "127.0.0.1:0", "--trust", "other.pub"]);

@@ -7,9 +7,9 @@ use guests_path::Guest;
 use tempfile::TempDir;
 
 /// A directory to work in.
-pub(crate) struct Workplace(TempDir);
+pub(crate) struct Workbench(TempDir);
 
-impl Workplace {
+impl Workbench {
     pub(crate) fn new() -> Self {
         Self(TempDir::new().expect("a temporary directory"))
     }
