@@ -55,6 +55,8 @@ const CAPABILITY_INTERFACES: [&str; 5] = [
 
 const OUTGOING_HANDLER: &str = "wasi:http/outgoing-handler";
 const INCOMING_HANDLER: &str = "wasi:http/incoming-handler";
+/// Our own typed world, in the one version there is (`guest-sdk/wit`).
+const TYPED_HANDLER: &str = "hvm:app/handler@0.1.0";
 
 /// Why a component can't be packed or run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +91,9 @@ pub enum ComponentError {
         capability: Capability,
     },
     /// It can't be called.
-    #[error("it does not export {INCOMING_HANDLER}@0.2.x, by which a host hands it requests")]
+    #[error(
+        "it exports neither {INCOMING_HANDLER}@0.2.x nor {TYPED_HANDLER}, by which a host hands it requests"
+    )]
     NoHandler,
 }
 
@@ -126,7 +130,7 @@ pub fn required_capabilities(component: &[u8]) -> Result<BTreeSet<Capability>, C
     Ok(required)
 }
 
-/// Checks that a component exports the request handler and imports only WASI 0.2 and what is requested. Its
+/// Checks that a component exports a handler, of HTTP requests or of typed calls, and imports only WASI 0.2 and what is requested. Its
 /// code is not validated; the compiler does that.
 ///
 /// # Errors
@@ -140,8 +144,9 @@ pub fn check_component(component: &[u8], requested: &[Capability]) -> Result<(),
             return Err(ComponentError::NotRequested { import, capability });
         }
     }
-    let is_handler =
-        |export: &String| split_version(export).is_some_and(|(name, _)| name == INCOMING_HANDLER);
+    let is_handler = |export: &String| {
+        export == TYPED_HANDLER || split_version(export).is_some_and(|(name, _)| name == INCOMING_HANDLER)
+    };
     if interface.exported_instances.iter().any(is_handler) { Ok(()) } else { Err(ComponentError::NoHandler) }
 }
 
@@ -251,6 +256,24 @@ mod tests {
         let imports = ["wasi:cli/stdout@0.2.0", "wasi:sockets/tcp@0.2.12", "wasi:http/types@0.2.99"];
         assert_eq!(check_component(&component(&imports), &[]), Ok(()));
         assert_eq!(imports_of(&component(&imports)), Ok(imports.map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn a_component_handles_requests_or_typed_calls_or_both() {
+        let exporting = |exports: &[&str]| {
+            let exports: String =
+                exports.iter().map(|e| format!("(export \"{e}\" (instance $handler))\n")).collect();
+            let text =
+                format!("(component (import \"wasi:cli/stdout@0.2.0\" (instance $handler)) {exports})");
+            check_component(&wat::parse_str(text).expect("a component in text form"), &[])
+        };
+        let (http, typed) = ("wasi:http/incoming-handler@0.2.0", "hvm:app/handler@0.1.0");
+        for good in [&[http][..], &[typed], &[http, typed]] {
+            assert_eq!(exporting(good), Ok(()), "{good:?}");
+        }
+        for bad in [&[][..], &["hvm:app/handler@0.2.0"], &["hvm:app/handler"]] {
+            assert_eq!(exporting(bad), Err(ComponentError::NoHandler), "{bad:?}");
+        }
     }
 
     #[test]

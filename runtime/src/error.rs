@@ -96,7 +96,10 @@ pub enum CompileError {
         import: String,
     },
     /// It exports no request handler.
-    #[error("compile {digest}: it exports no `wasi:http/incoming-handler@0.2`, so it can't answer requests")]
+    #[error(
+        "compile {digest}: it exports neither `wasi:http/incoming-handler@0.2` nor `hvm:app/handler@0.1.0`, so it \
+         can't answer requests"
+    )]
     NoHandler {
         /// The component.
         digest: Digest,

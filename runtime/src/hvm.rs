@@ -1,6 +1,7 @@
 //! The HVM as an embedder holds it.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,14 +13,17 @@ use tokio::sync::{oneshot, watch};
 
 use crate::host::Host;
 use crate::module::{CodeCache, Compiler};
-use crate::partition::{self, Reply};
+use crate::partition::{self, Reply, Started};
 use crate::state::StateEngine;
 use crate::ticker::Ticker;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
-    CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus, RequestBody,
-    RequestError, ResponseBody, StartError, UpgradeError, Usage,
+    Call, CallError, CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus,
+    RequestBody, RequestError, ResponseBody, StartError, UpgradeError, Usage,
 };
+
+/// A call that took longer lets the worker's other work go on before its asker makes the next.
+const LONG_CALL: Duration = Duration::from_micros(50);
 
 /// Runs partitions of apps. Clones are handles to the same HVM; it stops when [`Hvm::shutdown`] is called or
 /// the last handle goes.
@@ -130,12 +134,58 @@ impl Hvm {
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, RequestError> {
         let (sender, receiver) = oneshot::channel();
-        self.hand_over(id, request, sender).await?;
-        receiver.await.unwrap_or_else(|_| {
-            let stopping = *self.0.stop.borrow();
-            let reason = "it broke off in this request; see its log".to_owned();
-            Err(if stopping { RequestError::Stopped } else { RequestError::Internal { reason } })
-        })
+        self.hand_over(id, request, Reply::Http(sender)).await?;
+        receiver.await.unwrap_or_else(|_| Err(self.broke_off()))
+    }
+
+    /// Calls a partition whose component exports `hvm:app/handler`. May be called from any thread; on the worker that
+    /// owns the partition, a query that is answered at once makes no task, no channel and no timer.
+    ///
+    /// What a command wrote is durable when this returns its answer; on every error nothing of it is kept, except where
+    /// [`RequestError::CommitUnavailable`] says that it is unknown. Dropping the future ends a query, and does not take
+    /// a command back.
+    ///
+    /// # Errors
+    /// [`CallError::Failed`] where the guest says no, [`CallError::Request`] where it did not answer.
+    pub async fn call(&self, id: &ReplicaId, call: Call) -> Result<Bytes, CallError> {
+        // Calls that are answered at once would never let the worker do anything else.
+        tokio::task::coop::consume_budget().await;
+        let receiver = match self.start_call(id, call) {
+            Ok(Started::Answered(answer, took)) => {
+                if took > LONG_CALL {
+                    tokio::task::yield_now().await;
+                }
+                return answer;
+            }
+            Ok(Started::Waits(receiver)) => receiver,
+            Err(call) => {
+                let (sender, receiver) = oneshot::channel();
+                let id = id.clone();
+                let worker = self.worker_of(&id);
+                let order =
+                    Box::new(move |local: &Rc<Local>| partition::call_from_afar(local, &id, call, sender));
+                worker.order(order).await.map_err(|_| RequestError::Stopped)?;
+                receiver
+            }
+        };
+        receiver.await.unwrap_or_else(|_| Err(self.broke_off().into()))
+    }
+
+    /// Begins a call on the worker that owns the partition; gives it back elsewhere.
+    fn start_call(&self, id: &ReplicaId, call: Call) -> Result<Started, Call> {
+        let index = self.0.host.worker_of(id);
+        match Local::here(&self.0.host, index) {
+            Some(local) => Ok(partition::call(&local, id, call)),
+            None => Err(call),
+        }
+    }
+
+    /// Why an answer never came.
+    fn broke_off(&self) -> RequestError {
+        if *self.0.stop.borrow() {
+            return RequestError::Stopped;
+        }
+        RequestError::Internal { reason: "it broke off in this request; see its log".to_owned() }
     }
 
     async fn hand_over(

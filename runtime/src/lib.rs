@@ -27,6 +27,7 @@
 //! before the answer leaves. `capability` and [`egress`] are what a guest can reach. `module` compiles.
 
 mod body;
+mod call;
 mod capability;
 mod config;
 pub mod egress;
@@ -51,6 +52,8 @@ mod ticker;
 mod worker;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
+pub use call::{Call, CallError, Failure, FailureKind};
+pub(crate) use call::{CallKind, MAX_NAME_BYTES};
 pub use config::HvmConfig;
 pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped};
 pub use hvm::Hvm;

@@ -1,6 +1,7 @@
 //! One partition as it can be seen from any thread, also while its guest hangs: what its worker writes down as
 //! it goes.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Seq
 
 use crate::memory::MemoryAccount;
 use crate::meter::MeterCell;
-use crate::{Doing, PartitionStatus, PartitionUsage};
+use crate::{CallKind, Doing, PartitionStatus, PartitionUsage, RequestError};
 
 /// One partition as it can be seen.
 pub(crate) struct Observed {
@@ -30,11 +31,16 @@ pub(crate) struct Observed {
     doing: Mutex<Vec<Option<InGuest>>>,
 }
 
-/// A request that is in the guest.
+/// What is in the guest.
 struct InGuest {
-    method: Method,
-    uri: Uri,
+    what: Topic,
     since: Instant,
+}
+
+/// What a guest is asked.
+pub(crate) enum Topic {
+    Http(Method, Uri),
+    Call(CallKind, Cow<'static, str>),
 }
 
 /// Shows a request as long as it lives.
@@ -70,6 +76,15 @@ impl Observed {
         lock(&self.state).clone()
     }
 
+    /// Whether it serves, without a copy of its state where it does.
+    pub(crate) fn check_ready(&self) -> Result<(), RequestError> {
+        match &*lock(&self.state) {
+            ReplicaState::Ready => Ok(()),
+            ReplicaState::Fenced { epoch } => Err(RequestError::Fenced { epoch: *epoch }),
+            state => Err(RequestError::NotReady { id: self.id.clone(), state: state.to_string() }),
+        }
+    }
+
     pub(crate) fn set_state(&self, state: ReplicaState) {
         *lock(&self.state) = state;
     }
@@ -89,14 +104,14 @@ impl Observed {
         }
     }
 
-    /// Shows that a request is in the guest.
-    pub(crate) fn begin(self: &Arc<Self>, method: Method, uri: Uri) -> DoingGuard {
+    /// Shows what is in the guest since then.
+    pub(crate) fn begin(self: &Arc<Self>, what: Topic, since: Instant) -> DoingGuard {
         let mut doing = lock(&self.doing);
         let place = doing.iter().position(Option::is_none).unwrap_or_else(|| {
             doing.push(None);
             doing.len() - 1
         });
-        doing[place] = Some(InGuest { method, uri, since: Instant::now() });
+        doing[place] = Some(InGuest { what, since });
         DoingGuard { observed: Arc::clone(self), place }
     }
 
@@ -150,7 +165,11 @@ impl Observed {
 
 impl From<&InGuest> for Doing {
     fn from(request: &InGuest) -> Self {
-        Self { what: format!("{} {}", request.method, request.uri.path()), since: request.since.elapsed() }
+        let what = match &request.what {
+            Topic::Http(method, uri) => format!("{method} {}", uri.path()),
+            Topic::Call(kind, name) => format!("{kind} {name}"),
+        };
+        Self { what, since: request.since.elapsed() }
     }
 }
 

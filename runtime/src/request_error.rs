@@ -47,6 +47,9 @@ pub enum RequestError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The component takes HTTP requests only.
+    #[error("the component exports no `hvm:app/handler@0.1.0`: send it HTTP requests")]
+    NoTypedHandler,
     /// The sender broke off or was too slow.
     #[error("the request's body did not arrive: {reason}")]
     BodyBroken {
@@ -201,9 +204,10 @@ impl RequestError {
             | Self::CommitBusy
             | Self::StateUnavailable { .. }
             | Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Invalid { .. } | Self::BodyBroken { .. } | Self::IdempotencyKeyInvalid => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Invalid { .. }
+            | Self::NoTypedHandler
+            | Self::BodyBroken { .. }
+            | Self::IdempotencyKeyInvalid => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StorageFull { .. } | Self::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
@@ -246,6 +250,7 @@ impl RequestError {
             | Self::BodiesFull { .. }
             | Self::HostFull
             | Self::Invalid { .. }
+            | Self::NoTypedHandler
             | Self::BodyBroken { .. }
             | Self::BodyTooLarge { .. }
             | Self::IdempotencyKeyInvalid

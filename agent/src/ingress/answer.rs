@@ -126,7 +126,7 @@ fn request_kind(error: &RequestError) -> &'static str {
         RequestError::MailboxFull { .. } => "mailbox-full",
         RequestError::BodiesFull { .. } => "bodies-full",
         RequestError::HostFull => "host-full",
-        RequestError::Invalid { .. } => "invalid",
+        RequestError::Invalid { .. } | RequestError::NoTypedHandler => "invalid",
         RequestError::BodyBroken { .. } => "body-broken",
         RequestError::BodyTooLarge { .. } => "body-too-large",
         RequestError::IdempotencyKeyInvalid => "idempotency-key-invalid",

@@ -21,12 +21,12 @@ use wasmtime_wasi_http::{
 use crate::bed::Question;
 
 /// Epochs until a guest is interrupted: none passes, as nothing ticks.
-const NEVER: u64 = u64::MAX / 2;
+pub(crate) const NEVER: u64 = u64::MAX / 2;
 
 /// wasmtime with the settings of the HVM's engine.
 pub(crate) struct Bare {
-    engine: Engine,
-    linker: Linker<Host>,
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<Host>,
 }
 
 /// A component, ready to be instantiated.
@@ -122,7 +122,7 @@ impl BareInstance {
 }
 
 /// The host's side of an instance.
-struct Host {
+pub(crate) struct Host {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -131,7 +131,7 @@ struct Host {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             table: ResourceTable::new(),
             wasi: WasiCtx::builder().build(),

@@ -9,6 +9,7 @@ mod image;
 mod instance;
 mod many;
 mod request;
+mod typed;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ fn main() {
     instance::bench(&mut criterion);
     request::bench_queries(&mut criterion);
     request::bench_command(&mut criterion);
+    typed::bench(&mut criterion);
     commit::bench(&mut criterion);
     many::bench(&mut criterion);
     image::bench(&mut criterion);

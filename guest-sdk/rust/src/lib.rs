@@ -1,4 +1,5 @@
-//! Write an HTTP component for the HVM: one function from [`Request`] to [`Response`], durable state, nothing else.
+//! Write a component for the HVM: one function from [`Request`] to [`Response`], durable state, nothing else. Programs
+//! that embed the HVM can call a component without HTTP: see [`typed`].
 //!
 //! ```no_run
 //! use hvm_guest::{Request, Response, kv};
@@ -34,6 +35,7 @@ mod request;
 mod response;
 mod serve;
 mod stream;
+pub mod typed;
 mod url;
 
 pub use request::{Headers, Request};

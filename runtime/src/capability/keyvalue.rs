@@ -102,7 +102,9 @@ impl Keyvalue {
     pub(crate) fn end(&mut self, limiter: &mut Limiter) -> Effects {
         self.access = Access::None;
         self.snapshot = None;
-        limiter.release(std::mem::take(&mut self.held_bytes));
+        if self.held_bytes > 0 {
+            limiter.release(std::mem::take(&mut self.held_bytes));
+        }
         Effects { writes: std::mem::take(&mut self.writes), broken: self.broken.take() }
     }
 }
@@ -159,7 +161,7 @@ impl KeyvalueView<'_> {
             Access::Command => {}
             Access::Query => {
                 return Err(KeyvalueError::Other(
-                    "a query can't write: use another method than GET, HEAD and OPTIONS".to_owned(),
+                    "a query can't write: send a command (in HTTP: not GET, HEAD or OPTIONS)".to_owned(),
                 ));
             }
             Access::None => {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, response};
 use http_body::Body;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use hvm_types::ByteSize;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -33,6 +33,11 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
+    if instance.http.is_none() {
+        let (head, body) = request.into_parts();
+        let body = whole(body).await?;
+        return instance.call_by_http(&head, body).await;
+    }
     let (sender, receiver) = oneshot::channel();
     // Without its own budget the reader could be told to wait while there is something to read, and the guest
     // would be taken to have left its body unfinished.
@@ -146,6 +151,13 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
+    if instance.http.is_none() {
+        let (head, body) = request.into_parts();
+        let body = whole(body).await?;
+        let (head, body) = instance.call_by_http(&head, body).await?;
+        on_head(Response::from_parts(head, Full::new(body).map_err(|never| match never {}).boxed_unsync()));
+        return Ok(());
+    }
     let (sender, mut receiver) = oneshot::channel();
     let early = {
         let mut call = pin!(call(instance, request, sender));
@@ -184,6 +196,19 @@ where
     Ok(())
 }
 
+/// A request's body, read to its end.
+async fn whole<B>(body: B) -> Result<Bytes, RequestError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Error>,
+{
+    let collected = body.collect().await.map_err(|error| match error.into() {
+        Error::HttpRequestBodySize(Some(limit)) => RequestError::BodyTooLarge { limit: ByteSize(limit) },
+        error => RequestError::BodyBroken { reason: error.to_string() },
+    })?;
+    Ok(collected.to_bytes())
+}
+
 async fn call<B>(
     instance: &mut Instance,
     request: Request<B>,
@@ -193,7 +218,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Error>,
 {
-    let Instance { store, proxy, .. } = instance;
+    let Instance { store, http: Some(proxy), .. } = instance else { return Err(RequestError::NoResponse) };
     let scheme = match request.uri().scheme_str() {
         Some("https") => Scheme::Https,
         _ => Scheme::Http,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
+use hvm_types::ByteSize;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
+use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
 use crate::{Module, Trap};
@@ -19,7 +21,9 @@ const EPOCHS_PER_TURN: u64 = 1;
 pub(crate) struct Instance {
     // Order matters: the store's slot in the pool is free before the permit is.
     pub(crate) store: Store<GuestState>,
-    pub(crate) proxy: Proxy,
+    pub(super) http: Option<Proxy>,
+    pub(super) typed: Option<Typed>,
+    pub(super) answer_limit: ByteSize,
     /// When it answered its last request.
     pub(crate) idle_since: Instant,
     _counted: Counted,
@@ -62,11 +66,24 @@ impl Instance {
         store.epoch_deadline_callback(|_| {
             Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
         });
-        let proxy = pre
-            .instantiate_async(&mut store)
-            .await
-            .map_err(|error| InstanceError { trap: Trap::of(&error, store.data()) })?;
-        Ok(Self { store, proxy, idle_since: Instant::now(), _counted: counted, _permit: permit })
+        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| InstanceError {
+            trap: Trap::of(&error, store.data()),
+        };
+        let instance = pre.instantiate_async(&mut store).await.map_err(|error| trapped(error, &store))?;
+        let http = module.http().map(|indices| indices.load(&mut store, &instance)).transpose();
+        let http = http.map_err(|error| trapped(error, &store))?;
+        let typed = module.typed().map(|indices| indices.load(&mut store, &instance)).transpose();
+        let typed = typed.map_err(|error| trapped(error, &store))?;
+        let answer_limit = settings.answer_limit;
+        Ok(Self {
+            store,
+            http,
+            typed,
+            answer_limit,
+            idle_since: Instant::now(),
+            _counted: counted,
+            _permit: permit,
+        })
     }
 }
 

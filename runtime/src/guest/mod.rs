@@ -5,9 +5,11 @@ mod instance;
 mod linker;
 mod outgoing;
 mod state;
+mod typed;
 
 pub(crate) use call::{answer_whole, stream_answer};
 pub(crate) use instance::Instance;
 pub(crate) use linker::linker;
 pub(crate) use outgoing::{Outgoing, OutgoingPolicy};
 pub(crate) use state::{GuestSettings, GuestState};
+pub(crate) use typed::{Answered, TypedIndices};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hvm_types::ByteSize;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -43,6 +44,8 @@ pub(crate) struct GuestSettings {
     pub(crate) state: Option<Arc<dyn crate::state::PartitionState>>,
     pub(crate) outgoing: Arc<OutgoingPolicy>,
     pub(crate) memory: Arc<MemoryAccount>,
+    /// Longest answer to a typed call.
+    pub(crate) answer_limit: ByteSize,
     pub(crate) log: Arc<PartitionLog>,
 }
 

@@ -10,14 +10,14 @@ use hvm_types::{ByteSize, Digest};
 use tokio::sync::{Semaphore, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::compiled::Compiled;
-use super::imports::{self, Required};
+use super::imports::{self, Interface};
 use super::{CodeCache, Module};
 use crate::CompileError;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
-use crate::guest::GuestState;
+use crate::guest::{GuestState, TypedIndices};
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
 
 /// Components that are checked, loaded or waiting to be compiled at the same time.
@@ -85,9 +85,9 @@ impl Compiler {
         if let Some(module) = self.live(digest) {
             return Ok(module);
         }
-        let required = imports::check(digest, bytes)?;
+        let interface = imports::check(digest, bytes)?;
         if let Some(component) = self.load(digest) {
-            return self.finish(digest, required, &component);
+            return self.finish(digest, interface, &component);
         }
         let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever had the turn before may have compiled the same.
@@ -100,7 +100,7 @@ impl Compiler {
             Ok(code) => self.cache.store(digest, &code),
             Err(error) => tracing::warn!(%digest, %error, "compiled code can't be serialized"),
         }
-        self.finish(digest, required, &component)
+        self.finish(digest, interface, &component)
     }
 
     fn live(&self, digest: Digest) -> Option<Module> {
@@ -126,14 +126,16 @@ impl Compiler {
     fn finish(
         &self,
         digest: Digest,
-        required: Required,
+        interface: Interface,
         component: &Component,
     ) -> Result<Module, CompileError> {
         let refused = |error: wasmtime::Error| CompileError::Refused { digest, reason: format!("{error:#}") };
         let permits = permits(digest, component)?;
         let pre = self.linker.instantiate_pre(component).map_err(refused)?;
-        let pre = ProxyPre::new(pre).map_err(refused)?;
-        let compiled = Arc::new(Compiled { digest, required, pre, permits });
+        let Interface { required, http, typed } = interface;
+        let http = http.then(|| ProxyIndices::new(&pre)).transpose().map_err(refused)?;
+        let typed = typed.then(|| TypedIndices::new(&pre)).transpose().map_err(refused)?;
+        let compiled = Arc::new(Compiled { digest, required, pre, http, typed, permits });
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, module| module.strong_count() > 0);
         live.insert(digest, Arc::downgrade(&compiled));

@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use hvm_types::{Capability, Digest, Grants};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime::component::InstancePre;
+use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::imports;
 use crate::NotGranted;
-use crate::guest::GuestState;
+use crate::guest::{GuestState, TypedIndices};
 
 /// A compiled component. Cloning it is cheap; all clones share the code.
 #[derive(Clone)]
@@ -18,7 +19,10 @@ pub struct Module(pub(super) Arc<Compiled>);
 pub(super) struct Compiled {
     pub(super) digest: Digest,
     pub(super) required: imports::Required,
-    pub(super) pre: ProxyPre<GuestState>,
+    pub(super) pre: InstancePre<GuestState>,
+    /// Where its exports are, of those that it has.
+    pub(super) http: Option<ProxyIndices>,
+    pub(super) typed: Option<TypedIndices>,
     pub(super) permits: u32,
 }
 
@@ -47,8 +51,16 @@ impl Module {
         }
     }
 
-    pub(crate) fn pre(&self) -> &ProxyPre<GuestState> {
+    pub(crate) fn pre(&self) -> &InstancePre<GuestState> {
         &self.0.pre
+    }
+
+    pub(crate) fn http(&self) -> Option<&ProxyIndices> {
+        self.0.http.as_ref()
+    }
+
+    pub(crate) fn typed(&self) -> Option<&TypedIndices> {
+        self.0.typed.as_ref()
     }
 
     /// Slots of the pool that one instance takes.

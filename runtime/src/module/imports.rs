@@ -51,15 +51,26 @@ const DRAFTS: [&str; 5] = [
     "wasi:logging/logging@0.1.0-draft",
 ];
 
-const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+const HTTP_HANDLER: &str = "wasi:http/incoming-handler@0.2.";
+const TYPED_HANDLER: &str = "hvm:app/handler@0.1.0";
 /// First bytes of a component: the magic number, version 13, layer 1.
 const COMPONENT_HEADER: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 /// The imports of a component that need a capability.
 pub(super) type Required = Vec<(String, Capability)>;
 
+/// What a component needs of its host, and how it can be asked.
+#[derive(Debug)]
+pub(super) struct Interface {
+    pub(super) required: Required,
+    /// It handles HTTP requests.
+    pub(super) http: bool,
+    /// It handles typed calls.
+    pub(super) typed: bool,
+}
+
 /// Reads a component's imports and exports and checks that they fit this host.
-pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Required, CompileError> {
+pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Interface, CompileError> {
     if !component.starts_with(&COMPONENT_HEADER) {
         let reason = if component.starts_with(b"\0asm") {
             "it is a core module; make a component of it".to_owned()
@@ -72,8 +83,7 @@ pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Required, Compil
         digest,
         reason: error.to_string(),
     };
-    let mut required = Required::new();
-    let mut handles_requests = false;
+    let mut interface = Interface { required: Required::new(), http: false, typed: false };
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
@@ -84,19 +94,21 @@ pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Required, Compil
                     let name = import.map_err(invalid)?.name.name;
                     check_import(digest, name)?;
                     if let Some(capability) = Capability::of_import(name) {
-                        required.push((name.to_owned(), capability));
+                        interface.required.push((name.to_owned(), capability));
                     }
                 }
             }
             Payload::ComponentExportSection(exports) if depth == 0 => {
                 for export in exports {
-                    handles_requests |= export.map_err(invalid)?.name.name.starts_with(HANDLER);
+                    let name = export.map_err(invalid)?.name.name;
+                    interface.http |= name.starts_with(HTTP_HANDLER);
+                    interface.typed |= name == TYPED_HANDLER;
                 }
             }
             _ => {}
         }
     }
-    if handles_requests { Ok(required) } else { Err(CompileError::NoHandler { digest }) }
+    if interface.http || interface.typed { Ok(interface) } else { Err(CompileError::NoHandler { digest }) }
 }
 
 fn check_import(digest: Digest, import: &str) -> Result<(), CompileError> {

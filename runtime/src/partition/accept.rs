@@ -4,135 +4,66 @@
 //! itself.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
 use hvm_types::{ByteSize, ReplicaId, ReplicaState};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Partition;
+use super::job::{Accepted, Asked, Job, JobBody, Reply, Waiting};
 use super::pinned::Work;
-use crate::observed::Observed;
+use super::version::Version;
 use crate::state::IdempotencyKey;
 use crate::worker::{Local, Slot};
-use crate::{RequestBody, RequestError, ResponseBody};
-
-/// Where a request's answer goes.
-pub(crate) type Reply = oneshot::Sender<Result<Response<ResponseBody>, RequestError>>;
-
-/// A request that was accepted.
-pub(super) struct Job {
-    pub(super) head: request::Parts,
-    pub(super) body: JobBody,
-    pub(super) is_command: bool,
-    pub(super) key: Option<IdempotencyKey>,
-    pub(super) deadline: Instant,
-    pub(super) reply: Reply,
-    pub(super) waiting: Waiting,
-    pub(super) _accepted: Accepted,
-}
-
-/// The body of a request.
-pub(super) enum JobBody {
-    /// It is read by the guest while it arrives.
-    Arriving(RequestBody),
-    /// It is here.
-    Whole(Bytes),
-}
-
-/// Counts a request from its acceptance to its end.
-pub(super) struct Accepted(Rc<Partition>);
-
-impl Drop for Accepted {
-    fn drop(&mut self) {
-        self.0.accepted.set(self.0.accepted.get() - 1);
-        if self.0.accepted.get() == 0 {
-            self.0.drained.notify_waiters();
-        }
-    }
-}
-
-/// Counts a request, and its body, while it waits for its turn.
-pub(super) struct Waiting {
-    observed: Arc<Observed>,
-    bytes: u64,
-}
-
-impl Waiting {
-    fn new(observed: &Arc<Observed>) -> Self {
-        observed.waiting.fetch_add(1, Relaxed);
-        Self { observed: Arc::clone(observed), bytes: 0 }
-    }
-
-    /// Counts bytes of the body. False where too many wait already.
-    fn add(&mut self, bytes: u64, limit: u64) -> bool {
-        if self.observed.waiting_bytes.load(Relaxed) + bytes > limit {
-            return false;
-        }
-        self.observed.waiting_bytes.fetch_add(bytes, Relaxed);
-        self.bytes += bytes;
-        true
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.observed.waiting.fetch_sub(1, Relaxed);
-        self.observed.waiting_bytes.fetch_sub(self.bytes, Relaxed);
-    }
-}
+use crate::{RequestBody, RequestError};
 
 /// Takes a request in, or answers at once why not.
 pub(crate) fn accept(local: &Rc<Local>, id: &ReplicaId, request: Request<RequestBody>, reply: Reply) {
-    let not_ready =
-        |state: &ReplicaState| RequestError::NotReady { id: id.clone(), state: state.to_string() };
-    let partition = match local.partition(id) {
-        Some(Slot::Open(partition)) => partition,
-        Some(Slot::Opening) => {
-            drop(reply.send(Err(not_ready(&ReplicaState::Recovering))));
-            return;
-        }
-        None => {
-            drop(reply.send(Err(RequestError::Unknown { id: id.clone() })));
-            return;
-        }
-    };
-    match partition.admit(request) {
-        Ok(admitted) => partition.take_in(admitted, reply),
-        Err(error) => partition.answer_error(reply, error),
+    match find(local, id) {
+        Ok(partition) => match partition.admit(request) {
+            Ok(admitted) => partition.take_in(admitted, reply),
+            Err(error) => partition.answer_error(reply, error),
+        },
+        Err(error) => reply.error(error),
     }
 }
 
-/// A request that passed the checks.
-struct Admitted {
-    head: request::Parts,
-    body: RequestBody,
-    is_command: bool,
-    key: Option<IdempotencyKey>,
+/// The partition with this id, where it takes requests.
+pub(super) fn find(local: &Local, id: &ReplicaId) -> Result<Rc<Partition>, RequestError> {
+    match local.partition(id) {
+        Some(Slot::Open(partition)) => Ok(partition),
+        Some(Slot::Opening) => {
+            Err(RequestError::NotReady { id: id.clone(), state: ReplicaState::Recovering.to_string() })
+        }
+        None => Err(RequestError::Unknown { id: id.clone() }),
+    }
+}
+
+/// What passed the checks.
+pub(super) struct Admitted {
+    pub(super) asked: Asked,
+    pub(super) is_command: bool,
+    pub(super) key: Option<IdempotencyKey>,
 }
 
 impl Partition {
+    /// Checks that the partition takes anything at all.
+    pub(super) fn check_open(&self, version: &Version) -> Result<(), RequestError> {
+        self.observed.check_ready()?;
+        let limit = version.spec.resources.mailbox;
+        if self.waiting() >= limit {
+            return Err(RequestError::MailboxFull { id: self.observed.id.clone(), limit });
+        }
+        Ok(())
+    }
+
     fn admit(&self, request: Request<RequestBody>) -> Result<Admitted, RequestError> {
         let version = self.version();
+        self.check_open(&version)?;
         let limits = &version.spec.resources;
-        match self.observed.state() {
-            ReplicaState::Ready => {}
-            ReplicaState::Fenced { epoch } => return Err(RequestError::Fenced { epoch }),
-            state => {
-                return Err(RequestError::NotReady {
-                    id: self.observed.id.clone(),
-                    state: state.to_string(),
-                });
-            }
-        }
-        if self.waiting() >= limits.mailbox {
-            return Err(RequestError::MailboxFull { id: self.observed.id.clone(), limit: limits.mailbox });
-        }
         let (mut head, body) = request.into_parts();
         if content_length(&head.headers).is_some_and(|length| length > limits.request_body.0) {
             return Err(RequestError::BodyTooLarge { limit: limits.request_body });
@@ -143,21 +74,21 @@ impl Partition {
         let is_command =
             version.spec.stateful && !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let key = if is_command { idempotency_key(&head.headers)? } else { None };
-        Ok(Admitted { head, body, is_command, key })
+        let asked = Asked::Http { head, body: JobBody::Arriving(body) };
+        Ok(Admitted { asked, is_command, key })
     }
 
-    fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply) {
-        let Admitted { head, body, is_command, key } = admitted;
-        self.accepted.set(self.accepted.get() + 1);
+    /// Lets it take its turn.
+    pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply) {
+        let Admitted { asked, is_command, key } = admitted;
         let job = Job {
-            head,
-            body: JobBody::Arriving(body),
+            asked,
             is_command,
             key,
             deadline: Instant::now() + self.version().spec.resources.deadline.0,
             reply,
             waiting: Waiting::new(&self.observed),
-            _accepted: Accepted(Rc::clone(self)),
+            _accepted: Accepted::new(self),
         };
         if is_command {
             let task = Rc::clone(self).read_then_run(job);
@@ -169,34 +100,52 @@ impl Partition {
     }
 
     async fn read_then_run(self: Rc<Self>, mut job: Job) {
-        if let JobBody::Arriving(body) = job.body {
-            let limits = self.version().spec.resources.clone();
-            // Bodies that wait are held by the host: a quarter of the partition's memory beside its guests,
-            // and at least one whole body.
-            let held = ByteSize((u64::from(limits.memory) << 18).max(limits.request_body.0));
-            let reading = read_whole(body, limits.request_body, |bytes| {
-                let full = RequestError::BodiesFull { id: self.observed.id.clone(), limit: held };
-                if job.waiting.add(bytes, held.0) { Ok(()) } else { Err(full) }
-            });
-            let too_slow =
-                || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
-            match timeout_at(job.deadline, reading).await.unwrap_or_else(|_| Err(too_slow())) {
-                Ok(body) => {
-                    self.observed.meter.count_received(body.len());
-                    job.body = JobBody::Whole(body);
-                }
-                Err(error) => return self.answer_error(job.reply, error),
-            }
+        match self.read_body(&mut job).await {
+            Ok(()) => self.commands.push(Work::Request(Box::new(job))),
+            Err(error) => return self.answer_error(job.reply, error),
         }
-        self.commands.push(Work::Request(Box::new(job)));
         self.work_off(|partition| &partition.commands).await;
+    }
+
+    /// Makes sure that the body of a command is here.
+    async fn read_body(&self, job: &mut Job) -> Result<(), RequestError> {
+        let limits = self.version().spec.resources.clone();
+        // Bodies that wait are held by the host: a quarter of the partition's memory beside its guests, and at
+        // least one whole body.
+        let held = ByteSize((u64::from(limits.memory) << 18).max(limits.request_body.0));
+        let Job { asked, waiting, deadline, .. } = job;
+        let mut hold = |bytes| {
+            let full = RequestError::BodiesFull { id: self.observed.id.clone(), limit: held };
+            if waiting.add(bytes, held.0) { Ok(()) } else { Err(full) }
+        };
+        let received = match asked {
+            Asked::Call(call) => {
+                hold(call.payload.len() as u64)?;
+                call.payload.len()
+            }
+            Asked::Http { body, .. } => {
+                let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new()))
+                else {
+                    return Ok(());
+                };
+                let too_slow =
+                    || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
+                let reading = timeout_at(*deadline, read_whole(arriving, limits.request_body, hold));
+                let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
+                let received = whole.len();
+                *body = JobBody::Whole(whole);
+                received
+            }
+        };
+        self.observed.meter.count_received(received);
+        Ok(())
     }
 
     /// Answers a request that has failed.
     pub(super) fn answer_error(&self, reply: Reply, error: RequestError) {
         self.observed.meter.count(error.outcome());
         self.log_failure(&error);
-        drop(reply.send(Err(error)));
+        reply.error(error);
     }
 
     /// Writes to the partition's log what its author should know of.

@@ -9,49 +9,42 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode, request, response};
+use http::Request;
 use http_body_util::Full;
 use hvm_types::{Digest, ReplicaState, RequestOutcome};
 use tokio::time::timeout_at;
 
-use super::accept::{Job, JobBody};
+use super::answer::{Answer, Form, Question};
+use super::job::Job;
 use super::version::{Pool, Version};
 use super::{Partition, idempotency};
+use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{Instance, answer_whole};
 use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
-use crate::{RequestError, ResponseBody};
-
-type Answer = Result<Response<ResponseBody>, RequestError>;
 
 /// What a guest made of a command.
 struct Outcome {
     instance: Instance,
-    head: response::Parts,
-    body: Bytes,
+    answer: Answer,
     effects: Effects,
 }
 
 impl Partition {
     pub(super) async fn run_command(self: &Rc<Self>, job: Job) {
-        let Job { head, body, key, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, key, deadline, reply, waiting, _accepted, .. } = job;
         drop(waiting);
         if reply.is_closed() {
             // Whoever asked is gone, and nothing has happened yet.
             self.observed.meter.count(RequestOutcome::Refused);
             return;
         }
-        let body = match body {
-            JobBody::Whole(body) => body,
-            JobBody::Arriving(_) => Bytes::new(),
-        };
-        match self.command(head, body, key, deadline).await {
-            Ok(response) => {
-                let rejected = response.status().as_u16() >= 400;
+        match self.command(Question::of(asked), key, deadline).await {
+            Ok(answer) => {
+                let rejected = answer.is_rejection();
                 let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
                 self.observed.meter.count(outcome);
-                drop(reply.send(Ok(response)));
+                answer.send(reply);
             }
             Err(error) => self.answer_error(reply, error),
         }
@@ -59,11 +52,10 @@ impl Partition {
 
     async fn command(
         self: &Rc<Self>,
-        head: request::Parts,
-        body: Bytes,
+        question: Question,
         key: Option<IdempotencyKey>,
         deadline: tokio::time::Instant,
-    ) -> Answer {
+    ) -> Result<Answer, RequestError> {
         let version = self.version();
         let limit = version.spec.resources.deadline.0;
         if tokio::time::Instant::now() >= deadline {
@@ -72,35 +64,36 @@ impl Partition {
         let Some(state) = &version.state else {
             return Err(RequestError::Internal { reason: "a command without state".to_owned() });
         };
-        let key = key.map(|key| (idempotency::digest(&head, &body), key));
+        let key = key.map(|key| (idempotency::digest(&question), key));
+        let form = question.form();
         if let Some((digest, key)) = &key
-            && let Some(answer) = self.replay(state, key, *digest)?
+            && let Some(answer) = self.replay(state, key, *digest, form)?
         {
             return Ok(answer);
         }
         let outcome = {
-            let _doing = self.observed.begin(head.method.clone(), head.uri.clone());
             let began = Instant::now();
-            let running = self.run_in_guest(&version, Request::from_parts(head, Full::new(body)), deadline);
+            let _doing = self.observed.begin(question.topic(), began);
+            let running = self.run_in_guest(&version, question, deadline);
             let outcome = timeout_at(deadline, Box::pin(running)).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };
-        let Outcome { instance, head, body, effects } = outcome;
-        if head.status >= StatusCode::BAD_REQUEST {
+        let Outcome { instance, answer, effects } = outcome;
+        if answer.is_rejection() {
             // The writes go, and so does the instance that made them.
             drop(instance);
         } else if effects.writes.is_empty() && key.is_none() {
-            version.check_in(&self.host, Pool::Command, instance);
+            version.check_in(&self.host, Pool::Command, instance, Instant::now());
         } else {
-            match self.commit(&version, state, &effects, key, &head, &body).await {
-                Ok(None) => version.check_in(&self.host, Pool::Command, instance),
+            match self.commit(&version, state, &effects, key, &answer).await {
+                Ok(None) => version.check_in(&self.host, Pool::Command, instance, Instant::now()),
                 Ok(Some(answered_before)) => return Ok(answered_before),
                 Err(error) => return Err(error),
             }
         }
-        self.observed.meter.count_sent(body.len());
-        Ok(Response::from_parts(head, ResponseBody::whole(body)))
+        self.observed.meter.count_sent(answer.bytes());
+        Ok(answer)
     }
 
     fn replay(
@@ -108,26 +101,36 @@ impl Partition {
         state: &Arc<dyn PartitionState>,
         key: &IdempotencyKey,
         digest: Digest,
-    ) -> Result<Option<Response<ResponseBody>>, RequestError> {
+        form: Form,
+    ) -> Result<Option<Answer>, RequestError> {
         let stored = state.answer(key).map_err(|error| self.read_error(&error))?;
-        stored.map(|stored| idempotency::replay(stored, digest)).transpose()
+        stored.map(|stored| idempotency::replay(stored, digest, form)).transpose()
     }
 
     async fn run_in_guest(
         &self,
         version: &Version,
-        request: Request<Full<Bytes>>,
+        question: Question,
         until: tokio::time::Instant,
     ) -> Result<Outcome, RequestError> {
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Command, until).await?;
         instance.begin(Access::Command);
-        let answered = answer_whole(&mut instance, request, version.spec.resources.response_body).await;
+        let answered = match question {
+            Question::Http(head, body) => {
+                let request = Request::from_parts(head, Full::new(body));
+                let limit = version.spec.resources.response_body;
+                answer_whole(&mut instance, request, limit).await.map(|(head, body)| Answer::Http(head, body))
+            }
+            Question::Call(call) => {
+                instance.call(call.kind, &call.name, &call.payload).await.map(Answer::Call)
+            }
+        };
         let effects = instance.end();
-        let (head, body) = answered?;
+        let answer = answered?;
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));
         }
-        Ok(Outcome { instance, head, body, effects })
+        Ok(Outcome { instance, answer, effects })
     }
 
     /// Makes a command durable. Where its idempotency key turns out to be applied already, the answer of then.
@@ -137,14 +140,13 @@ impl Partition {
         state: &Arc<dyn PartitionState>,
         effects: &Effects,
         key: Option<(Digest, IdempotencyKey)>,
-        head: &response::Parts,
-        body: &Bytes,
-    ) -> Result<Option<Response<ResponseBody>>, RequestError> {
+        answer: &Answer,
+    ) -> Result<Option<Answer>, RequestError> {
         let written = effects.writes.bytes() as u64;
         let meter = self.observed.read_meter();
         let record = CommitRecord {
             writes: effects.writes.clone(),
-            idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, head, body)),
+            idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, answer)),
             meter: meter.saturating_sub(&self.committed_meter.borrow()),
             quota: version.spec.resources.storage,
             unix_millis: unix_millis(),
@@ -159,7 +161,7 @@ impl Partition {
             Err(CommitError::AlreadyApplied) => {
                 let lost = || RequestError::StateUnavailable { reason: "a stored answer is gone".to_owned() };
                 let (digest, key) = key.ok_or_else(lost)?;
-                self.replay(state, &key, digest)?.ok_or_else(lost).map(Some)
+                self.replay(state, &key, digest, answer.form())?.ok_or_else(lost).map(Some)
             }
             Err(error) => Err(self.commit_error(error)),
         }

@@ -1,60 +1,54 @@
 //! Idempotency keys: telling a repetition from another request, and giving the first answer again.
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
+use http::{HeaderName, HeaderValue, request};
 use hvm_types::Digest;
 
-use crate::state::{Idempotency, IdempotencyKey, StoredAnswer, StoredResponse};
-use crate::{RequestError, ResponseBody};
+use super::answer::{Answer, Form, Question};
+use crate::state::{Idempotency, IdempotencyKey, StoredAnswer};
+use crate::{Call, RequestError};
 
 /// Marks an answer that was given before.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// What makes two requests the same: method, path with query, and body.
-pub(super) fn digest(head: &request::Parts, body: &[u8]) -> Digest {
+/// What makes two requests the same: method, path with query, and body; or name and payload of a call.
+pub(super) fn digest(question: &Question) -> Digest {
+    match question {
+        Question::Http(head, body) => digest_of_request(head, body),
+        // No method has a space in it, so no request is the same as a call; nor has a digest a line end.
+        Question::Call(Call { name, payload, .. }) => {
+            let (name, payload) = (Digest::of(name.as_bytes()), Digest::of(payload));
+            Digest::of(format!("hvm:app command\n{name}\n{payload}").as_bytes())
+        }
+    }
+}
+
+fn digest_of_request(head: &request::Parts, body: &[u8]) -> Digest {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     // Neither a method nor a path can hold a line end, so the parts can't run into each other.
     Digest::of(format!("{}\n{path}\n{}", head.method, Digest::of(body)).as_bytes())
 }
 
 /// The answer again, if the request is the same.
-pub(super) fn replay(answer: StoredAnswer, request: Digest) -> Result<Response<ResponseBody>, RequestError> {
+pub(super) fn replay(answer: StoredAnswer, request: Digest, form: Form) -> Result<Answer, RequestError> {
     if answer.request != request {
         return Err(RequestError::IdempotencyMismatch);
     }
-    let stored = answer.response;
-    let damaged =
-        |what: &str| RequestError::StateUnavailable { reason: format!("a stored answer has {what}") };
-    let mut response = Response::new(ResponseBody::whole(stored.body));
-    *response.status_mut() = StatusCode::from_u16(stored.status).map_err(|_| damaged("no valid status"))?;
-    for (name, value) in stored.headers {
-        let name: HeaderName = name.parse().map_err(|_| damaged("no valid header name"))?;
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| damaged("no valid header value"))?;
-        response.headers_mut().append(name, value);
+    let mut answer = Answer::of_stored(answer.response, form)?;
+    if let Answer::Http(head, _) = &mut answer {
+        head.headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
-    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-    Ok(response)
+    Ok(answer)
 }
 
 /// The part of a commit that lets the answer be given again.
-pub(super) fn entry(
-    key: IdempotencyKey,
-    request: Digest,
-    head: &response::Parts,
-    body: &Bytes,
-) -> Idempotency {
-    let headers = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())))
-        .collect();
-    let response = StoredResponse { status: head.status.as_u16(), headers, body: body.clone() };
-    Idempotency { key, request, response }
+pub(super) fn entry(key: IdempotencyKey, request: Digest, answer: &Answer) -> Idempotency {
+    Idempotency { key, request, response: answer.to_stored() }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use bytes::Bytes;
+    use http::{Request, Response};
     use hvm_types::Sequence;
 
     use super::*;
@@ -65,6 +59,7 @@ mod tests {
 
     #[test]
     fn requests_differ_by_method_path_query_and_body() {
+        let digest = digest_of_request;
         let first = digest(&parts("POST", "/a?b=c"), b"body");
         assert_eq!(first, digest(&parts("POST", "/a?b=c"), b"body"));
         for (method, uri, body) in [
@@ -75,6 +70,17 @@ mod tests {
         ] {
             assert_ne!(first, digest(&parts(method, uri), body), "{method} {uri}");
         }
+    }
+
+    #[test]
+    fn calls_differ_by_name_and_payload_and_from_requests() {
+        let call = |name, payload: &'static [u8]| digest(&Question::Call(Call::command(name, payload)));
+        assert_eq!(call("a", b"b"), call("a", b"b"));
+        for (name, payload) in [("a", &b"c"[..]), ("b", b"b"), ("ab", b""), ("a\n", b"b")] {
+            assert_ne!(call("a", b"b"), call(name, payload), "{name}");
+        }
+        let request = Question::Http(parts("POST", "/a"), Bytes::from_static(b"b"));
+        assert_ne!(call("a", b"b"), digest(&request));
     }
 
     #[test]
@@ -89,13 +95,14 @@ mod tests {
             .0;
         let request = Digest::of(b"request");
         let key = "k".parse().expect("a valid key");
-        let stored = entry(key, request, &head, &Bytes::from_static(b"done"));
+        let stored = entry(key, request, &Answer::Http(head, Bytes::from_static(b"done")));
         let answer = StoredAnswer { request, sequence: Sequence(1), response: stored.response };
-        let again = replay(answer.clone(), request).expect("the same request");
-        assert_eq!(again.status(), 201);
-        assert_eq!(again.headers().get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!(again.headers()["idempotency-replayed"], "true");
-        let other = replay(answer, Digest::of(b"other")).expect_err("another request");
+        let again = replay(answer.clone(), request, Form::Http).expect("the same request");
+        let Answer::Http(head, _) = again else { panic!("a call's answer") };
+        assert_eq!(head.status, 201);
+        assert_eq!(head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(head.headers["idempotency-replayed"], "true");
+        let other = replay(answer, Digest::of(b"other"), Form::Http).err().expect("another request");
         assert_eq!(other, RequestError::IdempotencyMismatch);
     }
 }

@@ -46,6 +46,11 @@ impl<W> Lane<W> {
         self.waiting.take();
     }
 
+    /// Whether what comes now need not wait: nothing does, and a turn is free.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.halted.get() && self.tasks.get() < self.most_tasks && self.waiting.borrow().is_empty()
+    }
+
     /// Takes part in the work, unless enough tasks do.
     pub(super) fn enter(&self) -> Option<Turn<'_, W>> {
         if self.halted.get() || self.tasks.get() == self.most_tasks {

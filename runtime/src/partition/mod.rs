@@ -5,9 +5,12 @@
 //! replica has the second only.
 
 mod accept;
+mod answer;
+mod call;
 mod close;
 mod command;
 mod idempotency;
+mod job;
 mod lane;
 mod open;
 mod pinned;
@@ -15,8 +18,10 @@ mod query;
 mod upgrade;
 mod version;
 
-pub(crate) use accept::{Reply, accept};
+pub(crate) use accept::accept;
+pub(crate) use call::{Started, call, call_from_afar};
 pub(crate) use close::close;
+pub(crate) use job::Reply;
 pub(crate) use open::open;
 pub(crate) use pinned::Partition;
 pub(crate) use upgrade::upgrade;

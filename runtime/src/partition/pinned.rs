@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use hvm_types::{Meter, ReplicaState};
 use tokio::sync::Notify;
 
-use super::accept::Job;
+use super::job::{Asked, Job};
 use super::lane::Lane;
 use super::upgrade::Swap;
 use super::version::Version;
@@ -68,7 +68,10 @@ impl Partition {
     async fn work(self: &Rc<Self>, work: Work) {
         match work {
             Work::Request(job) if job.is_command => self.run_command(*job).await,
-            Work::Request(job) => self.run_query(*job).await,
+            Work::Request(job) => match job.asked {
+                Asked::Http { .. } => self.run_query(*job).await,
+                Asked::Call(_) => self.run_call(*job).await,
+            },
             Work::Swap(swap) => self.swap(*swap).await,
         }
     }

@@ -16,11 +16,12 @@ use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::Partition;
-use super::accept::{Job, JobBody, Reply};
+use super::job::{Asked, Job, JobBody, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
 use crate::guest::{Instance, stream_answer};
 use crate::meter::MeterCell;
+use crate::observed::Topic;
 use crate::stream::{self, AnswerEnd};
 use crate::{RequestBody, RequestError, ResponseBody};
 
@@ -44,7 +45,7 @@ impl Asker {
         let (reader, end) = stream::answer(frames, Arc::clone(meter));
         self.answer.replace(Some(end));
         if let Some(reply) = self.reply.take() {
-            drop(reply.send(Ok(Response::from_parts(head, ResponseBody::stream(reader)))));
+            reply.response(Response::from_parts(head, ResponseBody::stream(reader)));
         }
     }
 
@@ -63,13 +64,15 @@ impl Asker {
 
 impl Partition {
     pub(super) async fn run_query(self: &Rc<Self>, job: Job) {
-        let Job { head, body, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, deadline, reply, waiting, _accepted, .. } = job;
         drop(waiting);
+        let Asked::Http { head, body } = asked else { return };
         let version = self.version();
         let asker = Asker::new(reply);
         let began = Instant::now();
         let result = {
-            let _doing = self.observed.begin(head.method.clone(), head.uri.clone());
+            let _doing =
+                self.observed.begin(Topic::Http(head.method.clone(), head.uri.clone()), began.into_std());
             let limit = version.spec.resources.deadline.0;
             // One that waited for too long never starts.
             let running = Box::pin(async {
@@ -90,7 +93,7 @@ impl Partition {
         match result {
             Ok(instance) => {
                 if self.end_query(&asker, Ok(())) {
-                    version.check_in(&self.host, Pool::Query, instance);
+                    version.check_in(&self.host, Pool::Query, instance, std::time::Instant::now());
                 }
             }
             Err(error) => {

@@ -91,6 +91,7 @@ impl Version {
             state: state.clone(),
             outgoing: Arc::new(OutgoingPolicy { egress, in_commands: spec.grants.http_in_commands }),
             memory: Arc::clone(&memory),
+            answer_limit: spec.resources.response_body,
             log: Arc::clone(log),
         };
         Rc::new(Self { spec, state, memory, settings, command: Idle::default(), queries: Idle::default() })
@@ -122,12 +123,12 @@ impl Version {
     }
 
     /// Gives an instance back after a request that went well.
-    pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Instance) {
+    pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Instance, now: Instant) {
         let keep = self.spec.instance == InstancePolicy::Reuse
             && host.may_keep_instances()
             && instance.store.data_mut().is_reusable();
         if keep {
-            instance.idle_since = Instant::now();
+            instance.idle_since = now;
             self.idle(pool).borrow_mut().push_back(instance);
         }
     }
@@ -143,7 +144,7 @@ impl Version {
             .map_err(|_| failed("its start takes longer than `deadline`".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
         let pool = if self.spec.stateful { Pool::Command } else { Pool::Query };
-        self.check_in(host, pool, instance);
+        self.check_in(host, pool, instance, Instant::now());
         Ok(())
     }
 

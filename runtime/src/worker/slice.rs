@@ -93,7 +93,8 @@ impl Slices {
         }
     }
 
-    fn charge(&self, meter: &Arc<MeterCell>, time: Duration) {
+    /// Charges time on the worker to a partition.
+    pub(crate) fn charge(&self, meter: &Arc<MeterCell>, time: Duration) {
         if meter.add_to_slice(time) {
             let mut polled = self.polled.borrow_mut();
             if polled.is_empty() {

@@ -11,3 +11,4 @@ mod limit;
 mod observation;
 mod query;
 mod takeover;
+mod typed;

@@ -22,11 +22,15 @@ pub enum Guest {
     ProbeWasi,
     /// `tests/guests/bad-import`: imports what no host offers.
     BadImport,
+    /// `tests/guests/typed`: handles typed calls only; needs `keyvalue`.
+    Typed,
+    /// `tests/guests/typed/both`: without state, and handles HTTP requests too; needs no capability.
+    TypedBoth,
 }
 
 impl Guest {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Hello,
         Self::Flightboard,
         Self::FlightboardNext,
@@ -34,6 +38,8 @@ impl Guest {
         Self::Probe,
         Self::ProbeWasi,
         Self::BadImport,
+        Self::Typed,
+        Self::TypedBoth,
     ];
 
     /// The file's name without its ending.
@@ -47,6 +53,8 @@ impl Guest {
             Self::Probe => "probe",
             Self::ProbeWasi => "probe-wasi",
             Self::BadImport => "bad-import",
+            Self::Typed => "typed",
+            Self::TypedBoth => "typed-both",
         }
     }
 
