@@ -1,7 +1,7 @@
 //! The HVM: runs partitions of apps as WebAssembly components, each isolated, limited and metered, with durable
 //! state that has one writer.
 //!
-//! It is a library first. `examples/embed.rs` shows the whole of it:
+//! It is a library first. `examples/embed.rs` shows the whole of it (`examples/call.rs` without HTTP, by [`Hvm::call`]):
 //!
 //! ```no_run
 //! use std::sync::Arc;

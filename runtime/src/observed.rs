@@ -44,8 +44,8 @@ pub(crate) enum Topic {
 }
 
 /// Shows a request as long as it lives.
-pub(crate) struct DoingGuard {
-    observed: Arc<Observed>,
+pub(crate) struct DoingGuard<'a> {
+    observed: &'a Observed,
     place: usize,
 }
 
@@ -105,14 +105,14 @@ impl Observed {
     }
 
     /// Shows what is in the guest since then.
-    pub(crate) fn begin(self: &Arc<Self>, what: Topic, since: Instant) -> DoingGuard {
+    pub(crate) fn begin(&self, what: Topic, since: Instant) -> DoingGuard<'_> {
         let mut doing = lock(&self.doing);
         let place = doing.iter().position(Option::is_none).unwrap_or_else(|| {
             doing.push(None);
             doing.len() - 1
         });
         doing[place] = Some(InGuest { what, since });
-        DoingGuard { observed: Arc::clone(self), place }
+        DoingGuard { observed: self, place }
     }
 
     fn memory(&self) -> ByteSize {
@@ -173,7 +173,7 @@ impl From<&InGuest> for Doing {
     }
 }
 
-impl Drop for DoingGuard {
+impl Drop for DoingGuard<'_> {
     fn drop(&mut self) {
         lock(&self.observed.doing)[self.place] = None;
     }

@@ -43,7 +43,7 @@ fn every_guest_is_packed_with_the_capabilities_that_it_needs_and_not_without() {
     for guest in Guest::ALL {
         let (capabilities, refusal) = match guest {
             Guest::Hello | Guest::ProbeWasi | Guest::TypedBoth => ("[]", None),
-            Guest::Flightboard | Guest::FlightboardNext | Guest::Ledger | Guest::Typed => {
+            Guest::Flightboard | Guest::FlightboardNext | Guest::Ledger | Guest::Counter | Guest::Typed => {
                 (r#"["keyvalue"]"#, Some("wasi:keyvalue/store@0.2.0-draft"))
             }
             Guest::Probe => (all, Some("needs the capability")),

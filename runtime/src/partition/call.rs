@@ -36,7 +36,7 @@ pub(crate) enum Started {
 }
 
 /// What a guest made of a call, and its instance where it may serve on.
-type Ended = Result<(Answered, Instance), RequestError>;
+type Ended = Result<(Answered, Box<Instance>), RequestError>;
 
 /// Begins a call, or answers at once why not.
 pub(crate) fn call(local: &Rc<Local>, id: &ReplicaId, call: Call) -> Started {

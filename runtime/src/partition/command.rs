@@ -25,7 +25,7 @@ use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, Re
 
 /// What a guest made of a command.
 struct Outcome {
-    instance: Instance,
+    instance: Box<Instance>,
     answer: Answer,
     effects: Effects,
 }

@@ -109,7 +109,7 @@ impl Partition {
         body: JobBody,
         asker: &Asker,
         deadline: Instant,
-    ) -> Result<Instance, RequestError> {
+    ) -> Result<Box<Instance>, RequestError> {
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
         instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
         let limit = version.spec.resources.request_body;

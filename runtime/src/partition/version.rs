@@ -32,8 +32,9 @@ pub(super) struct Version {
     queries: Idle,
 }
 
-/// Instances that wait for a request, the one used last at the back.
-type Idle = RefCell<VecDeque<Instance>>;
+/// Instances that wait for a request, the one used last at the back. Boxed, because each request moves one out and back
+/// in.
+type Idle = RefCell<VecDeque<Box<Instance>>>;
 
 /// Which instances a request may use. Queries have their own: what a query leaves in a guest's memory never
 /// reaches a command.
@@ -111,19 +112,30 @@ impl Version {
         observed: &Observed,
         pool: Pool,
         until: tokio::time::Instant,
-    ) -> Result<Instance, RequestError> {
+    ) -> Result<Box<Instance>, RequestError> {
         let idle = self.idle(pool).borrow_mut().pop_back();
         if let Some(instance) = idle {
             return Ok(instance);
         }
+        // In a box, because most requests never get here and all of them would carry it.
+        Box::pin(self.make(host, observed, until)).await
+    }
+
+    async fn make(
+        &self,
+        host: &Host,
+        observed: &Observed,
+        until: tokio::time::Instant,
+    ) -> Result<Box<Instance>, RequestError> {
         let slot = host.slot(self.spec.module.permits(), until).await?;
         Instance::new(&self.spec.module, &self.settings, slot, &observed.instances)
             .await
+            .map(Box::new)
             .map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
     /// Gives an instance back after a request that went well.
-    pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Instance, now: Instant) {
+    pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Box<Instance>, now: Instant) {
         let keep = self.spec.instance == InstancePolicy::Reuse
             && host.may_keep_instances()
             && instance.store.data_mut().is_reusable();
@@ -144,7 +156,7 @@ impl Version {
             .map_err(|_| failed("its start takes longer than `deadline`".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
         let pool = if self.spec.stateful { Pool::Command } else { Pool::Query };
-        self.check_in(host, pool, instance, Instant::now());
+        self.check_in(host, pool, Box::new(instance), Instant::now());
         Ok(())
     }
 

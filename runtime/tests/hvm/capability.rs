@@ -22,6 +22,7 @@ async fn every_guest_compiles_but_the_one_that_imports_what_nobody_offers() {
             | Guest::Flightboard
             | Guest::FlightboardNext
             | Guest::Ledger
+            | Guest::Counter
             | Guest::Probe
             | Guest::ProbeWasi
             | Guest::Typed

@@ -244,3 +244,21 @@ async fn a_component_without_typed_handler_refuses_calls() {
     let answer = bed.request(&first(), request(Method::GET, "/", "")).await.expect("answered");
     assert_eq!(answer.text(), "probe\n");
 }
+
+#[tokio::test]
+async fn the_example_counts_by_calls_and_over_http() {
+    let bed = Bed::new();
+    open(&bed, Guest::Counter, |_| {}).await;
+    assert_eq!(command(&bed, "counters/red", "5").await, Ok(Bytes::from("5")));
+    assert_eq!(bed.post("/counters/red", "2").await.expect("counted").text(), "7");
+    assert_eq!(query(&bed, "counters/red", "").await, Ok(Bytes::from("7")));
+    for (name, kind) in [("counters/blue", FailureKind::NotFound), ("blue", FailureKind::NotFound)] {
+        let failed = query(&bed, name, "").await.expect_err("there is none");
+        assert!(matches!(&failed, CallError::Failed(failure) if failure.kind == kind), "{failed}");
+    }
+    let failed = command(&bed, "counters/red", "many").await.expect_err("no number");
+    assert!(
+        matches!(&failed, CallError::Failed(failure) if failure.kind == FailureKind::Invalid),
+        "{failed}"
+    );
+}

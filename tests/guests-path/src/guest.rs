@@ -16,6 +16,8 @@ pub enum Guest {
     FlightboardNext,
     /// `examples/ledger`.
     Ledger,
+    /// `examples/counter`: handles typed calls only.
+    Counter,
     /// `tests/guests/probe`: does what its path says; needs every capability.
     Probe,
     /// `tests/guests/probe-wasi`: std over WASI; needs no capability.
@@ -30,11 +32,12 @@ pub enum Guest {
 
 impl Guest {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::Flightboard,
         Self::FlightboardNext,
         Self::Ledger,
+        Self::Counter,
         Self::Probe,
         Self::ProbeWasi,
         Self::BadImport,
@@ -50,6 +53,7 @@ impl Guest {
             Self::Flightboard => "flightboard",
             Self::FlightboardNext => "flightboard-next",
             Self::Ledger => "ledger",
+            Self::Counter => "counter",
             Self::Probe => "probe",
             Self::ProbeWasi => "probe-wasi",
             Self::BadImport => "bad-import",
