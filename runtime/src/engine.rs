@@ -36,15 +36,17 @@ pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
     crate::host_check::check(instances)?;
     let mut config = Config::new();
     config
-        // Epochs, never fuel: both together slow a guest down twice.
-        .epoch_interruption(true)
+        // Guests count their own work (see `interrupt`), in branches that are marked as rarely taken.
+        .epoch_interruption(false)
         .consume_fuel(false)
+        .wasm_branch_hinting(true)
         // WASI 0.2 has no concurrent calls; without the machinery for them a call costs a third.
         .concurrency_support(false)
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(FIBER_STACK)
-        // Shared memories can't be limited, and a garbage-collected heap is not counted.
+        // Shared memories can't be limited, and a garbage-collected heap (which exceptions need too) is not counted.
         .wasm_threads(false)
+        .wasm_exceptions(false)
         .gc_support(false)
         .memory_init_cow(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));

@@ -15,7 +15,6 @@ use crate::memory::HostMemory;
 use crate::module::Compiler;
 use crate::observed::Observed;
 use crate::state::StateEngine;
-use crate::ticker::Wakefulness;
 use crate::worker::{Local, WorkerHandle};
 use crate::{HvmConfig, RequestError};
 
@@ -29,7 +28,6 @@ pub(crate) struct Host {
     pub(crate) compiler: Arc<Compiler>,
     pub(crate) state: Arc<dyn StateEngine>,
     pub(crate) memory: Arc<HostMemory>,
-    pub(crate) wakefulness: Arc<Wakefulness>,
     pub(crate) workers: OnceLock<Vec<WorkerHandle>>,
     slots: Arc<Semaphore>,
     /// Requests that wait for a slot; while there are any, no instance stays idle.
@@ -66,7 +64,6 @@ impl Host {
             memory: HostMemory::new(config.memory),
             slots: Arc::new(Semaphore::new(config.max_instances as usize)),
             waiting_for_slots: AtomicUsize::new(0),
-            wakefulness: Arc::default(),
             workers: OnceLock::new(),
             registry: Mutex::default(),
             compiler: Arc::new(compiler),

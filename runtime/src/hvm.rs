@@ -15,7 +15,6 @@ use crate::host::Host;
 use crate::module::{CodeCache, Compiler};
 use crate::partition::{self, Reply, Started};
 use crate::state::StateEngine;
-use crate::ticker::Ticker;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
     Call, CallError, CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus,
@@ -34,7 +33,6 @@ struct Running {
     host: Arc<Host>,
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ticker: Mutex<Option<Ticker>>,
 }
 
 impl Hvm {
@@ -51,24 +49,17 @@ impl Hvm {
         let compiler = Compiler::new(engine.clone(), linker, cache, config.max_component);
         let workers = config.workers.get();
         let host = Arc::new(Host::new(config, engine.clone(), compiler, state));
-        let wakefulness = Arc::clone(&host.wakefulness);
         let start_error = |worker| move |source| StartError::Worker { worker, source };
-        let ticker = Ticker::start(engine, Arc::clone(&wakefulness)).map_err(start_error(workers))?;
         let (handles, intakes) = worker::prepare(workers);
         host.workers.get_or_init(|| handles);
         let (stop, stopped) = watch::channel(false);
         let mut threads = Vec::with_capacity(workers);
         for (index, intake) in intakes.into_iter().enumerate() {
-            let thread = worker::start(intake, Arc::clone(&host), Arc::clone(&wakefulness), stopped.clone())
-                .map_err(start_error(index))?;
+            let thread =
+                worker::start(intake, Arc::clone(&host), stopped.clone()).map_err(start_error(index))?;
             threads.push(thread);
         }
-        Ok(Self(Arc::new(Running {
-            host,
-            stop,
-            threads: Mutex::new(threads),
-            ticker: Mutex::new(Some(ticker)),
-        })))
+        Ok(Self(Arc::new(Running { host, stop, threads: Mutex::new(threads) })))
     }
 
     /// Makes a module of a component, from the cache where its compiled code is there. Compiling runs on a
@@ -247,10 +238,9 @@ impl Hvm {
         self.0.stop();
         // Joining blocks, so it is no worker's and no executor's business.
         let (sender, receiver) = oneshot::channel();
-        let (threads, ticker) = self.0.take_threads();
+        let threads = self.0.take_threads();
         std::thread::spawn(move || {
             join(threads);
-            drop(ticker);
             if sender.send(()).is_err() {
                 tracing::debug!("nobody waits for the workers any more");
             }
@@ -274,9 +264,8 @@ impl Running {
         self.stop.send_replace(true);
     }
 
-    fn take_threads(&self) -> (Vec<JoinHandle<()>>, Option<Ticker>) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        (threads, self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take())
+    fn take_threads(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

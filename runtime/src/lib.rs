@@ -37,6 +37,7 @@ mod guest;
 mod host;
 mod host_check;
 mod hvm;
+pub mod interrupt;
 mod log;
 mod memory;
 mod meter;
@@ -48,7 +49,6 @@ mod request_error;
 mod spec;
 pub mod state;
 mod stream;
-mod ticker;
 mod worker;
 
 pub use body::{BodyError, RequestBody, ResponseBody};

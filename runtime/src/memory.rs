@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use hvm_types::ByteSize;
-use wasmtime::ResourceLimiter;
+use wasmtime::ResourceLimiterAsync;
 
 use crate::Trap;
+use crate::interrupt::{TICK_GROWTH, Turn};
 use crate::meter::MeterCell;
 use crate::worker::Local;
 
@@ -116,11 +117,12 @@ pub(crate) struct Limiter {
     account: Arc<MemoryAccount>,
     held: u64,
     denied: Option<Trap>,
+    turn: Turn,
 }
 
 impl Limiter {
-    pub(crate) const fn new(account: Arc<MemoryAccount>) -> Self {
-        Self { account, held: 0, denied: None }
+    pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
+        Self { account, held: 0, denied: None, turn: Turn::begin() }
     }
 
     /// Takes bytes that the host holds for the guest. Idle instances are only a cache: where there is no room, they
@@ -165,6 +167,7 @@ impl Limiter {
     /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
     pub(crate) fn begin_request(&mut self) {
         self.denied = None;
+        self.turn = Turn::begin();
     }
 
     fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {
@@ -186,8 +189,9 @@ impl Limiter {
 // way. What exceeds the maximum is refused here, so what fails after this agreed is the operating system's refusal;
 // its bytes are held until the instance goes.
 
-impl ResourceLimiter for Limiter {
-    fn memory_growing(
+#[async_trait::async_trait]
+impl ResourceLimiterAsync for Limiter {
+    async fn memory_growing(
         &mut self,
         current: usize,
         desired: usize,
@@ -196,12 +200,17 @@ impl ResourceLimiter for Limiter {
         Ok(self.grow((desired - current) as u64, maximum.is_none_or(|maximum| desired <= maximum)))
     }
 
-    fn table_growing(
+    /// Also the place where a running guest gives way: see [`crate::interrupt`].
+    async fn table_growing(
         &mut self,
         current: usize,
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
+        if desired - current == TICK_GROWTH as usize {
+            self.turn.tick().await;
+            return Ok(false);
+        }
         let bytes = (desired - current) as u64 * TABLE_ELEMENT_BYTES;
         Ok(self.grow(bytes, maximum.is_none_or(|maximum| desired <= maximum)))
     }
@@ -234,19 +243,28 @@ mod tests {
         (MemoryAccount::new(ByteSize(limit), Arc::clone(&host), Arc::default()), host)
     }
 
-    #[test]
-    fn instances_of_a_partition_share_its_limit_and_give_back_what_they_held() {
+    #[tokio::test]
+    async fn instances_of_a_partition_share_its_limit_and_give_back_what_they_held() {
         let (account, host) = account(100, 1000);
         let mut first = Limiter::new(Arc::clone(&account));
         let mut second = Limiter::new(Arc::clone(&account));
-        assert!(first.memory_growing(0, 60, None).expect("no error"));
-        assert!(!second.memory_growing(0, 60, None).expect("no error"));
+        assert!(first.memory_growing(0, 60, None).await.expect("no error"));
+        assert!(!second.memory_growing(0, 60, None).await.expect("no error"));
         assert_eq!(second.denied(), Some(Trap::Memory { limit: ByteSize(100) }));
         drop(first);
-        assert!(second.memory_growing(0, 60, None).expect("no error"));
+        assert!(second.memory_growing(0, 60, None).await.expect("no error"));
         assert_eq!(account.observe(), ByteSize(60));
         drop(second);
         assert_eq!(host.used.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_tick_is_no_growth() {
+        let (account, _host) = account(100, 1000);
+        let mut limiter = Limiter::new(Arc::clone(&account));
+        let grown = limiter.table_growing(7, 7 + TICK_GROWTH as usize, Some(9)).await;
+        assert!(!grown.expect("no error"));
+        assert_eq!((limiter.denied(), account.observe()), (None, ByteSize(0)));
     }
 
     /// A module with one page of memory, a 64-bit table and an exported function `f`, which grows the memory by 16
@@ -262,18 +280,18 @@ mod tests {
         \xd0\x70\x42\x7f\xfc\x0f\0\x1a\
         \x0b";
 
-    #[test]
-    fn a_growth_that_was_never_asked_for_takes_nothing_off_the_bill() {
+    #[tokio::test]
+    async fn a_growth_that_was_never_asked_for_takes_nothing_off_the_bill() {
         const PAGE: u64 = 64 << 10;
         let engine = wasmtime::Engine::default();
         let module = wasmtime::Module::new(&engine, GROWS).expect("a valid module");
         let (account, _host) = account(1 << 30, 1 << 30);
         let mut store = wasmtime::Store::new(&engine, Limiter::new(Arc::clone(&account)));
-        store.limiter(|limiter| limiter);
-        let instance = wasmtime::Instance::new(&mut store, &module, &[]).expect("it starts");
+        store.limiter_async(|limiter| limiter);
+        let instance = wasmtime::Instance::new_async(&mut store, &module, &[]).await.expect("it starts");
         let grow = instance.get_typed_func::<(), ()>(&mut store, "f").expect("it is exported");
         for times in 1..=3 {
-            grow.call(&mut store, ()).expect("it returns");
+            grow.call_async(&mut store, ()).await.expect("it returns");
             assert_eq!(account.observe(), ByteSize((1 + 16 * times) * PAGE + TABLE_ELEMENT_BYTES));
         }
     }

@@ -20,9 +20,6 @@ use wasmtime_wasi_http::{
 
 use crate::bed::Question;
 
-/// Epochs until a guest is interrupted: none passes, as nothing ticks.
-pub(crate) const NEVER: u64 = u64::MAX / 2;
-
 /// wasmtime with the settings of the HVM's engine.
 pub(crate) struct Bare {
     pub(crate) engine: Engine,
@@ -81,11 +78,11 @@ fn config(instances: u32) -> Config {
         .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
     config
-        .epoch_interruption(true)
         .concurrency_support(false)
         .max_wasm_stack(1 << 20)
         .async_stack_size(2 << 20)
         .wasm_threads(false)
+        .wasm_exceptions(false)
         .gc_support(false)
         .memory_init_cow(true)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
@@ -95,7 +92,6 @@ fn config(instances: u32) -> Config {
 impl BareModule {
     pub(crate) async fn instantiate(&self) -> BareInstance {
         let mut store = Store::new(self.0.engine(), Host::new());
-        store.set_epoch_deadline(NEVER);
         let proxy = self.0.instantiate_async(&mut store).await.expect("the pool has room");
         BareInstance { store, proxy }
     }

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentType, Lift, TypedFunc};
 
-use crate::bare::{Bare, Host, NEVER};
+use crate::bare::{Bare, Host};
 use crate::bed::{self, Bed};
 
 /// What is echoed.
@@ -95,7 +95,6 @@ impl BareTyped {
         let component =
             Component::new(&bare.engine, bed::component(Guest::Typed)).expect("a sound component");
         let mut store = Store::new(&bare.engine, Host::new());
-        store.set_epoch_deadline(NEVER);
         let executor = bed::executor();
         let instance = executor
             .block_on(bare.linker.instantiate_async(&mut store, &component))

@@ -6,16 +6,13 @@ use std::time::Instant;
 
 use hvm_types::ByteSize;
 use tokio::sync::OwnedSemaphorePermit;
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
 use crate::{Module, Trap};
-
-/// Epochs that a guest runs before it gives way to the worker's other work: the next tick.
-const EPOCHS_PER_TURN: u64 = 1;
 
 /// One instance of a component.
 pub(crate) struct Instance {
@@ -58,14 +55,8 @@ impl Instance {
         let counted = Counted(Arc::clone(count));
         let pre = module.pre();
         let mut store = Store::new(pre.engine(), GuestState::new(settings));
-        store.limiter(|state| &mut state.limiter);
-        store.set_epoch_deadline(EPOCHS_PER_TURN);
-        // `yield_now` lets the worker look at its sockets and timers before the guest goes on; a plain yield
-        // would put the guest back at the end of the same queue. Whoever runs the guest stops it at its
-        // deadline by dropping the call.
-        store.epoch_deadline_callback(|_| {
-            Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
-        });
+        // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
+        store.limiter_async(|state| &mut state.limiter);
         let trapped = |error: wasmtime::Error, store: &Store<GuestState>| InstanceError {
             trap: Trap::of(&error, store.data()),
         };
@@ -90,7 +81,6 @@ impl Instance {
 impl Instance {
     /// A request begins that may do this with the state.
     pub(crate) fn begin(&mut self, access: Access) {
-        self.store.set_epoch_deadline(EPOCHS_PER_TURN);
         let state = self.store.data_mut();
         state.limiter.begin_request();
         state.outgoing.begin(access == Access::Command);

@@ -44,6 +44,7 @@ impl CodeCache {
         // The hash is of this build's own making and only names files; equal names are checked by content.
         let mut profile = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut profile);
+        crate::interrupt::VERSION.hash(&mut profile);
         Ok(Self { folder: folder.to_owned(), profile: profile.finish(), limit })
     }
 

@@ -18,6 +18,7 @@ use super::{CodeCache, Module};
 use crate::CompileError;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
 use crate::guest::{GuestState, TypedIndices};
+use crate::interrupt::interruptible;
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
 
 /// Components that are checked, loaded or waiting to be compiled at the same time.
@@ -95,7 +96,9 @@ impl Compiler {
             return Ok(module);
         }
         let refused = |error: wasmtime::Error| CompileError::Refused { digest, reason: format!("{error:#}") };
-        let component = Component::new(&self.engine, bytes).map_err(refused)?;
+        let interruptible = interruptible(bytes)
+            .map_err(|error| CompileError::Refused { digest, reason: error.to_string() })?;
+        let component = Component::new(&self.engine, &interruptible).map_err(refused)?;
         match component.serialize() {
             Ok(code) => self.cache.store(digest, &code),
             Err(error) => tracing::warn!(%digest, %error, "compiled code can't be serialized"),

@@ -12,7 +12,6 @@ use tokio::task::LocalSet;
 use super::handle::{Intake, Order};
 use super::{Local, slice, spawn_here};
 use crate::host::Host;
-use crate::ticker::Wakefulness;
 
 /// Threads for work that blocks: opening state, looking up names.
 const BLOCKING_THREADS: usize = 4;
@@ -21,21 +20,13 @@ const BLOCKING_THREADS: usize = 4;
 pub(crate) fn start(
     intake: Intake,
     host: Arc<Host>,
-    wakefulness: Arc<Wakefulness>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let (parks, unparks) = (Arc::clone(&wakefulness), wakefulness);
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
-        .on_thread_park(move || {
-            parks.worker_sleeps();
-            slice::thread_sleeps();
-        })
-        .on_thread_unpark(move || {
-            slice::thread_wakes();
-            unparks.worker_wakes();
-        })
+        .on_thread_park(slice::thread_sleeps)
+        .on_thread_unpark(slice::thread_wakes)
         .build()?;
     thread::Builder::new()
         .name(format!("hvm-worker-{}", intake.index))
@@ -55,7 +46,6 @@ fn run(
     runtime: &tokio::runtime::Runtime,
     mut stop: watch::Receiver<bool>,
 ) {
-    host.wakefulness.worker_wakes();
     let set = Rc::new(LocalSet::new());
     let local = Local::install(&host, intake.index, &set);
     runtime.block_on(set.run_until(async {
@@ -76,5 +66,4 @@ fn run(
     // Tasks hold partitions and partitions hold tasks: both must go before the thread does.
     local.uninstall();
     drop(set);
-    host.wakefulness.worker_sleeps();
 }
