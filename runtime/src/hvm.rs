@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::host::Host;
 use crate::module::{CodeCache, Compiler};
-use crate::partition::{self, Reply, Started};
+use crate::partition::{self, Reply, Start, Started};
 use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
@@ -188,14 +188,20 @@ impl Hvm {
         let index = self.0.host.worker_of(id);
         // What is local may not live across an await: the future can be sent to other threads.
         if let Some(local) = Local::here(&self.0.host, index) {
-            partition::accept(&local, id, request, reply);
+            partition::accept(&local, id, request, reply, Start::Here);
             return Ok(());
         }
         let id = id.clone();
         self.worker(index)
-            .order(Box::new(move |local| partition::accept(local, &id, request, reply)))
+            .order(Box::new(move |local| partition::accept(local, &id, request, reply, Start::AsTask)))
             .await
             .map_err(|_| RequestError::Stopped)
+    }
+
+    /// Whether this thread is the worker that a partition is pinned to: then a request to it is not handed over.
+    #[must_use]
+    pub fn is_here(&self, id: &ReplicaId) -> bool {
+        Local::is_here(&self.0.host, self.0.host.worker_of(id))
     }
 
     /// All partitions as they are now, sorted by id. Never waits for a guest.

@@ -155,6 +155,9 @@ impl Limiter {
 
     /// Gives back what the host held for the guest.
     pub(crate) fn release(&mut self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         self.account.release(bytes);
         self.held -= bytes;
     }

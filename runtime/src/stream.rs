@@ -31,7 +31,9 @@ pub(crate) struct AnswerEnd(Arc<Mutex<Shared>>);
 struct Shared {
     /// The guest's channel; `None` when nothing more comes out of it.
     frames: Option<HyperOutgoingBody>,
-    /// What was taken out of the channel when the guest had ended.
+    /// What was taken out of the channel when the guest had ended: its first frame, which is often the only one, and
+    /// the others.
+    first_left: Option<Frame<Bytes>>,
     left: VecDeque<Frame<Bytes>>,
     /// How the guest ended, when it has.
     end: Option<Result<(), RequestError>>,
@@ -44,6 +46,7 @@ struct Shared {
 pub(crate) fn answer(frames: HyperOutgoingBody, meter: Arc<MeterCell>) -> (AnswerReader, AnswerEnd) {
     let shared = Arc::new(Mutex::new(Shared {
         frames: Some(frames),
+        first_left: None,
         left: VecDeque::new(),
         end: None,
         is_read: true,
@@ -131,7 +134,7 @@ impl Shared {
         if let Some(Err(error)) = &self.end {
             return Poll::Ready(Some(Err(error.clone())));
         }
-        if let Some(frame) = self.left.pop_front() {
+        if let Some(frame) = self.first_left.take().or_else(|| self.left.pop_front()) {
             return Poll::Ready(Some(Ok(frame)));
         }
         if let Some(frames) = &mut self.frames {
@@ -159,10 +162,11 @@ impl Shared {
             return Err(error.clone());
         }
         let Some(frames) = &mut self.frames else { return Ok(()) };
-        let left = &mut self.left;
+        let (first, left) = (&mut self.first_left, &mut self.left);
         let taking = std::future::poll_fn(|context| {
             loop {
                 match std::task::ready!(Pin::new(&mut *frames).poll_frame(context)) {
+                    Some(Ok(frame)) if first.is_none() => *first = Some(frame),
                     Some(Ok(frame)) => left.push_back(frame),
                     Some(Err(_)) => return Poll::Ready(Err(RequestError::ResponseIncomplete)),
                     None => return Poll::Ready(Ok(())),

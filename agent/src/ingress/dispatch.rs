@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
+use http_body::Body as _;
 use hvm_runtime::{Hvm, RequestBody};
 use hvm_types::{HostId, ReplicaId};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use super::answer::IngressRefusal;
 use super::body::AnswerBody;
 use super::forward::Forward;
 use super::header::{HOP, PARTITION, asked_host, strip_hop_by_hop};
-use super::routing::{RequestHead, Target};
+use super::routing::{Preference, Replica, RequestHead, Target};
 use super::serving::{Serving, wait_until_ready};
 
 /// How long a request waits for a partition of this host that is starting or changing hands.
@@ -29,7 +30,8 @@ const MAX_WAITING: usize = 1024;
 pub(crate) struct Dispatch {
     hvm: Hvm,
     serving: RefCell<watch::Receiver<Arc<Serving>>>,
-    current: RefCell<Arc<Serving>>,
+    /// A reference of this worker's own: a count that all workers share would be fought for at each request.
+    current: RefCell<Rc<Arc<Serving>>>,
     forward: Forward,
     /// Goes round the copies of stateless groups.
     turn: Cell<usize>,
@@ -38,7 +40,7 @@ pub(crate) struct Dispatch {
 
 impl Dispatch {
     pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, here: &HostId) -> Self {
-        let current = RefCell::new(Arc::clone(&serving.borrow()));
+        let current = RefCell::new(Rc::new(Arc::clone(&serving.borrow())));
         Self {
             hvm,
             serving: RefCell::new(serving),
@@ -76,12 +78,17 @@ impl Dispatch {
             headers: &parts.headers,
         };
         let router = serving.router().ok_or(refused(IngressRefusal::NoDocument))?;
-        let target = router.target(head, self.next_turn(), |replica| serving.is_ready(replica));
+        let prefers = Preference {
+            turn: self.next_turn(),
+            is_ready: |replica: &ReplicaId| serving.is_ready(replica),
+            is_near: |replica: &ReplicaId| self.hvm.is_here(replica),
+        };
+        let target = router.target(head, prefers);
         match target.map_err(|error| refused(error.into()))? {
             Target::Here(replica) => self
                 .answer_here(&serving, replica, Request::from_parts(parts, body))
                 .await
-                .map_err(|refusal| (refusal, Some(replica.clone()))),
+                .map_err(|refusal| (refusal, Some(replica.id.clone()))),
             Target::Elsewhere { group, replica, .. } if was_forwarded => {
                 let group = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
                 Err((IngressRefusal::ForwardedTwice { group }, replica.cloned()))
@@ -99,18 +106,16 @@ impl Dispatch {
     async fn answer_here(
         &self,
         serving: &Serving,
-        replica: &ReplicaId,
+        replica: &Replica,
         mut request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, IngressRefusal> {
-        if !serving.is_ready(replica) {
-            self.wait_for(replica).await?;
+        if !serving.is_ready(&replica.id) {
+            self.wait_for(&replica.id).await?;
         }
         strip_hop_by_hop(request.headers_mut());
-        let mut response = self.hvm.request(replica, request.map(RequestBody::new)).await?;
+        let mut response = self.hvm.request(&replica.id, request.map(body_of)).await?;
         strip_hop_by_hop(response.headers_mut());
-        if let Ok(value) = HeaderValue::try_from(replica.to_string()) {
-            response.headers_mut().insert(PARTITION, value);
-        }
+        response.headers_mut().insert(PARTITION, replica.name.clone());
         Ok(response.map(AnswerBody::Guest))
     }
 
@@ -123,13 +128,13 @@ impl Dispatch {
         }
     }
 
-    fn serving(&self) -> Arc<Serving> {
+    fn serving(&self) -> Rc<Arc<Serving>> {
         let mut serving = self.serving.borrow_mut();
         // An error means that the agent is stopping: the last state holds.
         if serving.has_changed().unwrap_or(false) {
-            *self.current.borrow_mut() = Arc::clone(&serving.borrow_and_update());
+            *self.current.borrow_mut() = Rc::new(Arc::clone(&serving.borrow_and_update()));
         }
-        Arc::clone(&self.current.borrow())
+        Rc::clone(&self.current.borrow())
     }
 
     fn next_turn(&self) -> usize {
@@ -137,6 +142,11 @@ impl Dispatch {
         self.turn.set(turn.wrapping_add(1));
         turn
     }
+}
+
+/// Most requests have no body; they need no memory for one.
+fn body_of(body: Incoming) -> RequestBody {
+    if body.is_end_stream() { RequestBody::empty() } else { RequestBody::new(body) }
 }
 
 /// A place among the waiting requests, given back also when the client goes away.

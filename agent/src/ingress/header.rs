@@ -22,6 +22,10 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Removes what concerns one connection only: the standard's fields and those that `Connection` names.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them: looking once through their few names is the cheapest way to tell.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)

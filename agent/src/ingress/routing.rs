@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use hvm_types::{DeploymentName, GroupName, GroupPlacement, HostId, KeySource, ReplicaId, RoutingTable};
 
 use super::key::{self, KeyError, partition_of};
@@ -28,11 +28,29 @@ pub(crate) struct RequestHead<'r> {
     pub(crate) headers: &'r HeaderMap,
 }
 
+/// A replica and its name as answers carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) name: HeaderValue,
+}
+
+/// Which replicas of this host take a request best.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Preference<R, N> {
+    /// Goes round the copies.
+    pub(crate) turn: usize,
+    /// Whether a replica takes requests.
+    pub(crate) is_ready: R,
+    /// Whether it belongs to the worker that asks, so that nothing is handed over.
+    pub(crate) is_near: N,
+}
+
 /// Where a request goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target<'t> {
     /// To a replica on this host.
-    Here(&'t ReplicaId),
+    Here(&'t Replica),
     /// To the host that owns the partition, or that has a copy.
     Elsewhere { group: &'t str, replica: Option<&'t ReplicaId>, owner: &'t OtherHost },
 }
@@ -73,7 +91,7 @@ struct Group {
     /// `deployment/group`, for people.
     name: String,
     partitioned: bool,
-    replicas: Vec<ReplicaId>,
+    replicas: Vec<Replica>,
     owners: Vec<Owner>,
     /// Numbers of the replicas on this host.
     here: Vec<usize>,
@@ -119,13 +137,12 @@ impl Router {
         router
     }
 
-    /// Finds the replica for a request. `turn` goes round the copies of a stateless group; those here that
-    /// `is_ready` go first, then those elsewhere, then those here that are not ready.
+    /// Finds the replica for a request. Of the copies of a stateless group, those here that are ready and near go
+    /// first, then those here that are ready, then those elsewhere, then those here that are not ready.
     pub(crate) fn target(
         &self,
         head: RequestHead<'_>,
-        turn: usize,
-        is_ready: impl Fn(&ReplicaId) -> bool,
+        prefers: Preference<impl Fn(&ReplicaId) -> bool, impl Fn(&ReplicaId) -> bool>,
     ) -> Result<Target<'_>, RoutingError> {
         let route = self
             .route(head)
@@ -136,7 +153,7 @@ impl Router {
                 let key = key::extract(source, head.path, head.query, head.headers)?;
                 group.owner(&key)
             }
-            _ => group.copy(turn, is_ready),
+            _ => group.copy(&prefers),
         }
     }
 
@@ -172,13 +189,13 @@ impl Prefixes {
 
 impl Group {
     fn compile(placement: &GroupPlacement, here: &HostId, others: &HashMap<&HostId, Arc<OtherHost>>) -> Self {
-        let replicas: Vec<ReplicaId> = (0..placement.copies)
-            .map(|index| ReplicaId {
-                deployment: placement.deployment.clone(),
-                group: placement.group.clone(),
-                index,
-            })
-            .collect();
+        let replica = |index| {
+            let (deployment, group) = (placement.deployment.clone(), placement.group.clone());
+            let id = ReplicaId { deployment, group, index };
+            let name = HeaderValue::try_from(id.to_string()).expect("names are made of labels and digits");
+            Replica { id, name }
+        };
+        let replicas: Vec<Replica> = (0..placement.copies).map(replica).collect();
         let mut owners = vec![Owner::Nobody; replicas.len()];
         for owner in &placement.owners {
             let slot = usize::try_from(owner.index).ok().and_then(|index| owners.get_mut(index));
@@ -212,20 +229,28 @@ impl Group {
         match &self.owners[index] {
             Owner::Here => Ok(Target::Here(replica)),
             Owner::Elsewhere(owner) => {
-                Ok(Target::Elsewhere { group: &self.name, replica: Some(replica), owner })
+                Ok(Target::Elsewhere { group: &self.name, replica: Some(&replica.id), owner })
             }
-            Owner::Nobody => {
-                Err(RoutingError::Unplaced { group: replica.to_string(), replica: Some(replica.clone()) })
-            }
+            Owner::Nobody => Err(RoutingError::Unplaced {
+                group: replica.id.to_string(),
+                replica: Some(replica.id.clone()),
+            }),
         }
     }
 
-    fn copy(&self, turn: usize, is_ready: impl Fn(&ReplicaId) -> bool) -> Result<Target<'_>, RoutingError> {
-        let mut here = round(&self.here, turn);
-        if let Some(number) = here.clone().find(|number| is_ready(&self.replicas[*number])) {
+    fn copy(
+        &self,
+        prefers: &Preference<impl Fn(&ReplicaId) -> bool, impl Fn(&ReplicaId) -> bool>,
+    ) -> Result<Target<'_>, RoutingError> {
+        let Preference { turn, is_ready, is_near } = prefers;
+        let mut here = round(&self.here, *turn);
+        let id = |number: usize| &self.replicas[number].id;
+        // The copies of a group go round the workers, so a near one is among the next few.
+        let near = here.clone().find(|number| is_near(id(*number)) && is_ready(id(*number)));
+        if let Some(number) = near.or_else(|| here.clone().find(|number| is_ready(id(*number)))) {
             return Ok(Target::Here(&self.replicas[number]));
         }
-        for number in round(&self.elsewhere, turn) {
+        for number in round(&self.elsewhere, *turn) {
             if let Owner::Elsewhere(owner) = &self.owners[number] {
                 return Ok(Target::Elsewhere { group: &self.name, replica: None, owner });
             }
@@ -284,12 +309,20 @@ mod tests {
         RoutingTable { hosts, routes, groups }
     }
 
+    fn prefers<R, N>(turn: usize, is_ready: R, is_near: N) -> Preference<R, N>
+    where
+        R: Fn(&ReplicaId) -> bool,
+        N: Fn(&ReplicaId) -> bool,
+    {
+        Preference { turn, is_ready, is_near }
+    }
+
     /// The replica or host that answers, as text; all replicas here are ready.
     fn answers(router: &Router, asked: Option<&str>, path: &str, turn: usize) -> String {
         let headers = HeaderMap::new();
         let head = RequestHead { host: asked, path, query: None, headers: &headers };
-        match router.target(head, turn, |_| true) {
-            Ok(Target::Here(replica)) => replica.to_string(),
+        match router.target(head, prefers(turn, |_| true, |_| true)) {
+            Ok(Target::Here(replica)) => replica.id.to_string(),
             Ok(Target::Elsewhere { owner, .. }) => format!("on {} at {}", owner.id, owner.ingress),
             Err(error) => format!("error: {error}"),
         }
@@ -358,9 +391,14 @@ mod tests {
 
         let headers = HeaderMap::new();
         let head = RequestHead { host: None, path: "/", query: None, headers: &headers };
-        let only_2 = router.target(head, 0, |replica| replica.index == 2).expect("a target");
-        assert!(matches!(only_2, Target::Here(replica) if replica.index == 2));
-        let none = router.target(head, 0, |_| false).expect("a target");
+        let number_2 = |replica: &ReplicaId| replica.index == 2;
+        let only_2 = router.target(head, prefers(0, number_2, |_| true)).expect("a target");
+        assert!(matches!(only_2, Target::Here(replica) if replica.id.index == 2));
+        let near_2 = router.target(head, prefers(0, |_| true, number_2)).expect("a target");
+        assert!(matches!(near_2, Target::Here(replica) if replica.id.index == 2));
+        let none_near = router.target(head, prefers(0, |_| true, |_| false)).expect("a target");
+        assert!(matches!(none_near, Target::Here(replica) if replica.id.index == 0));
+        let none = router.target(head, prefers(0, |_| false, |_| true)).expect("a target");
         assert!(matches!(none, Target::Elsewhere { owner, .. } if owner.id == host("b")));
     }
 

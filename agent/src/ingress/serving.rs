@@ -1,11 +1,11 @@
 //! What the ingress must know: the routes, and which replicas here take requests. Each worker keeps a
 //! reference of its own and looks only whether there is a newer one.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hvm_types::ReplicaId;
+use rustc_hash::FxHashSet;
 use tokio::sync::watch;
 
 use super::Router;
@@ -15,7 +15,7 @@ use super::Router;
 pub(crate) struct Serving {
     /// `None` until there is a host document.
     router: Option<Arc<Router>>,
-    ready: HashSet<ReplicaId>,
+    ready: FxHashSet<ReplicaId>,
 }
 
 impl Serving {

@@ -20,11 +20,26 @@ use crate::state::IdempotencyKey;
 use crate::worker::{Local, Slot};
 use crate::{RequestBody, RequestError};
 
+/// Where a request that need not wait begins to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Within the task that asks: nothing is handed over.
+    Here,
+    /// In a task of its own.
+    AsTask,
+}
+
 /// Takes a request in, or answers at once why not.
-pub(crate) fn accept(local: &Rc<Local>, id: &ReplicaId, request: Request<RequestBody>, reply: Reply) {
+pub(crate) fn accept(
+    local: &Rc<Local>,
+    id: &ReplicaId,
+    request: Request<RequestBody>,
+    reply: Reply,
+    start: Start,
+) {
     match find(local, id) {
         Ok(partition) => match partition.admit(request) {
-            Ok(admitted) => partition.take_in(admitted, reply),
+            Ok(admitted) => partition.take_in(admitted, reply, start),
             Err(error) => partition.answer_error(reply, error),
         },
         Err(error) => reply.error(error),
@@ -79,7 +94,7 @@ impl Partition {
     }
 
     /// Lets it take its turn.
-    pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply) {
+    pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply, start: Start) {
         let Admitted { asked, is_command, key } = admitted;
         let job = Job {
             asked,
@@ -95,7 +110,10 @@ impl Partition {
             crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
         } else {
             self.queries.push(Work::Request(Box::new(job)));
-            self.run_lane(|partition| &partition.queries);
+            match start {
+                Start::Here => self.begin_lane(|partition| &partition.queries),
+                Start::AsTask => self.run_lane(|partition| &partition.queries),
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use super::Partition;
-use super::accept::{Admitted, find};
+use super::accept::{Admitted, Start, find};
 use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
@@ -79,7 +79,11 @@ impl Partition {
         }
         let key = if is_command { call.key.take() } else { None };
         let (sender, receiver) = oneshot::channel();
-        self.take_in(Admitted { asked: Asked::Call(call), is_command, key }, Reply::Call(sender));
+        self.take_in(
+            Admitted { asked: Asked::Call(call), is_command, key },
+            Reply::Call(sender),
+            Start::AsTask,
+        );
         Started::Waits(receiver)
     }
 

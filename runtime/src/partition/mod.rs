@@ -18,7 +18,7 @@ mod query;
 mod upgrade;
 mod version;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{Start, accept};
 pub(crate) use call::{Started, call, call_from_afar};
 pub(crate) use close::close;
 pub(crate) use job::Reply;

@@ -82,6 +82,12 @@ impl Partition {
         crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
     }
 
+    /// Works off a lane, beginning within the task that asks.
+    pub(super) fn begin_lane(self: &Rc<Self>, lane: fn(&Self) -> &Lane<Work>) {
+        let task = Rc::clone(self).work_off(lane);
+        crate::worker::begin_here(self.slices.metered(&self.observed.meter, task));
+    }
+
     /// What failing to read state means for the partition.
     pub(super) fn note_read_error(&self, error: &ReadError) {
         match error {

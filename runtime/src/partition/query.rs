@@ -75,12 +75,12 @@ impl Partition {
                 self.observed.begin(Topic::Http(head.method.clone(), head.uri.clone()), began.into_std());
             let limit = version.spec.resources.deadline.0;
             // One that waited for too long never starts.
-            let running = Box::pin(async {
-                if Instant::now() >= deadline {
+            let running = async {
+                if began >= deadline {
                     return Err(RequestError::Deadline { limit });
                 }
                 self.query(&version, head, body, &asker, deadline).await
-            });
+            };
             tokio::select! {
                 biased;
                 result = timeout_at(deadline, running) => {
@@ -89,11 +89,12 @@ impl Partition {
                 () = asker.gone() => Err(RequestError::BodyBroken { reason: "the asker is gone".to_owned() }),
             }
         };
-        self.observed.meter.add_wall(began.elapsed());
+        let ended = Instant::now();
+        self.observed.meter.add_wall(ended - began);
         match result {
             Ok(instance) => {
                 if self.end_query(&asker, Ok(())) {
-                    version.check_in(&self.host, Pool::Query, instance, std::time::Instant::now());
+                    version.check_in(&self.host, Pool::Query, instance, ended.into_std());
                 }
             }
             Err(error) => {

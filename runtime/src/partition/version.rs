@@ -134,7 +134,7 @@ impl Version {
             .map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
-    /// Gives an instance back after a request that went well.
+    /// Gives an instance back after a request that went well and ended at `now`.
     pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Box<Instance>, now: Instant) {
         let keep = self.spec.instance == InstancePolicy::Reuse
             && host.may_keep_instances()

@@ -15,6 +15,6 @@ mod thread;
 
 pub use handle::WorkerHandle;
 pub(crate) use handle::prepare;
-pub(crate) use local::{Local, Slot, spawn_here};
+pub(crate) use local::{Local, Slot, begin_here, spawn_here};
 pub(crate) use slice::{Slices, process_cpu};
 pub(crate) use thread::start;
