@@ -3,6 +3,7 @@
 //! The benches themselves are in `benches/hvm`. Each is a criterion group whose name says what is measured; its
 //! function [`SUBJECT`] is ours, every other one is a floor and says by its name what that floor is.
 
+pub mod load;
 mod results;
 mod table;
 
