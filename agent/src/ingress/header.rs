@@ -10,7 +10,7 @@ pub(crate) const HOP: HeaderName = HeaderName::from_static("hvm-hop");
 pub(crate) const PARTITION: HeaderName = HeaderName::from_static("hvm-partition");
 
 /// RFC 9110, 7.6.1, with the two names that predate it.
-const HOP_BY_HOP: [HeaderName; 7] = [
+static HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     TE,
     TRAILER,

@@ -22,10 +22,10 @@ impl Client {
         Ok(Self { stream, answer: Vec::with_capacity(4096) })
     }
 
-    /// Sends one request and reads the whole answer; returns its status.
-    pub(crate) fn ask(&mut self, key: Option<u32>) -> std::io::Result<u16> {
-        let key = key.map_or_else(String::new, |key| format!("x-key: {key}\r\n"));
-        let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{key}\r\n");
+    /// Sends one request with a partition key, which matters only where partitions are asked, and reads the whole
+    /// answer; returns its status.
+    pub(crate) fn ask(&mut self, key: u32) -> std::io::Result<u16> {
+        let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx-key: {key}\r\n\r\n");
         self.stream.write_all(request.as_bytes())?;
         self.answer.clear();
         let mut part = [0; 4096];

@@ -75,8 +75,8 @@ pub(crate) fn contestants(programs: &Programs, work: &Path) -> Result<Vec<Contes
     );
     let mut all = vec![
         floor(programs, work),
-        hvm(HVM, programs, work, &deployment("replicas: 2", "reuse", 64, ""))?,
-        hvm(HVM_FRESH, programs, work, &deployment("replicas: 2", "per-request", 64, ""))?,
+        hvm(HVM, programs, work, &deployment("replicas: 2", "reuse", 64, ""), &[])?,
+        hvm(HVM_FRESH, programs, work, &deployment("replicas: 2", "per-request", 64, ""), &[])?,
         wasmtime(WASMTIME, programs, work, &[]),
         wasmtime(WASMTIME_FRESH, programs, work, &["-O", &pool]),
         wasmtime(WASMTIME_REUSE, programs, work, &["-O", &pool, "--max-instance-reuse-count", "4294967295"]),
@@ -152,6 +152,7 @@ pub(crate) fn hvm(
     programs: &Programs,
     work: &Path,
     deployment: &str,
+    flags: &[&str],
 ) -> Result<Contestant, LoadError> {
     let log = log(work, name);
     let folder = log.with_extension("");
@@ -169,10 +170,11 @@ pub(crate) fn hvm(
     tool(&["sign", "hello.aimg", "--key", "key"])?;
 
     let (program, at) = (programs.hvm.clone(), folder.clone());
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let dev = move |ingress: SocketAddr, api: SocketAddr| {
         let mut command = Command::new(&program);
         command.current_dir(&at).args(["dev", "--data", "data", "--trust", "key.pub"]);
-        command.args(["--ingress", &ingress.to_string(), "--api", &api.to_string()]);
+        command.args(["--ingress", &ingress.to_string(), "--api", &api.to_string()]).args(&flags);
         command
     };
     let (ingress, api) = (free_address()?, free_address()?);

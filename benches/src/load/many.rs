@@ -20,8 +20,10 @@ const WARM_UP: Duration = Duration::from_secs(1);
 const FIRST_ANSWERS: u32 = 2_000;
 /// Keys for each partition, so that every partition has some whatever their hash says.
 const KEYS_PER_PARTITION: u32 = 4;
-/// Memory of one partition in MB: room for two instances of `hello`, so that many partitions fit on one machine.
-const MEMORY_MB: u32 = 4;
+/// Memory of one partition in MB: room for the instances that all connections may need in one partition at once.
+const MEMORY_MB: u32 = 64;
+/// The scheduler places what fits by its limits; what all partitions use at once here is far less.
+const ROOM: [&str; 4] = ["--memory", "1000000", "--cpu", "1000000"];
 /// Most different keys in one load.
 const MAX_KEYS: u32 = 40_000;
 
@@ -52,7 +54,7 @@ pub fn measure_partitions(plan: &ManyPlan) -> Result<PartitionSamples, LoadError
         std::fs::create_dir_all(&work).map_err(LoadError::io("make a folder"))?;
         let text =
             deployment(&format!("partitions: {partitions}"), "reuse", MEMORY_MB, ", key: { header: x-key }");
-        let contestant = hvm(HVM, &plan.programs, &work, &text)?;
+        let contestant = hvm(HVM, &plan.programs, &work, &text, &ROOM)?;
         let keys = partitions.saturating_mul(KEYS_PER_PARTITION).min(MAX_KEYS);
         all.push((*partitions, contestant, Wrk::new(&plan.programs.wrk, &work, Some(keys))?));
     }
@@ -88,7 +90,7 @@ fn first_answers(server: &Server, partitions: u32) -> Result<Vec<Duration>, Load
     let mut times = Vec::new();
     for key in 0..partitions.min(FIRST_ANSWERS) {
         let began = Instant::now();
-        let status = client.ask(Some(key)).map_err(failed())?;
+        let status = client.ask(key).map_err(failed())?;
         let time = began.elapsed();
         if status != 200 {
             return Err(LoadError::new(format!("a partition's first answer has status {status}")));

@@ -58,7 +58,7 @@ impl Server {
         let until = Instant::now() + START_LIMIT;
         loop {
             if let Ok(mut client) = Client::connect(self.address)
-                && let Ok(200) = client.ask(None)
+                && let Ok(200) = client.ask(0)
             {
                 self.cold_start = self.began.elapsed();
                 self.answer = client.answer().to_owned();
