@@ -30,17 +30,21 @@ const MAX_WAITING: usize = 1024;
 pub(crate) struct Dispatch {
     hvm: Hvm,
     serving: RefCell<watch::Receiver<Arc<Serving>>>,
-    /// A reference of this worker's own: a count that all workers share would be fought for at each request.
-    current: RefCell<Rc<Arc<Serving>>>,
+    current: RefCell<Rc<Seen>>,
     forward: Forward,
     /// Goes round the copies of stateless groups.
     turn: Cell<usize>,
     waiting: Cell<usize>,
 }
 
+/// The routes as this worker has seen them last, with a count of references of its own: one that all workers share
+/// would be fought for at each request.
+#[derive(Debug)]
+struct Seen(Arc<Serving>);
+
 impl Dispatch {
     pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, here: &HostId) -> Self {
-        let current = RefCell::new(Rc::new(Arc::clone(&serving.borrow())));
+        let current = RefCell::new(Rc::new(Seen(Arc::clone(&serving.borrow()))));
         Self {
             hvm,
             serving: RefCell::new(serving),
@@ -70,7 +74,8 @@ impl Dispatch {
         let was_forwarded = request.headers_mut().remove(HOP).is_some();
         let (parts, body) = request.into_parts();
         let host = asked_host(&parts).map_err(|error| refused(error.into()))?;
-        let serving = self.serving();
+        let seen = self.serving();
+        let serving = seen.0.as_ref();
         let head = RequestHead {
             host: host.as_deref(),
             path: parts.uri.path(),
@@ -86,7 +91,7 @@ impl Dispatch {
         let target = router.target(head, prefers);
         match target.map_err(|error| refused(error.into()))? {
             Target::Here(replica) => self
-                .answer_here(&serving, replica, Request::from_parts(parts, body))
+                .answer_here(serving, replica, Request::from_parts(parts, body))
                 .await
                 .map_err(|refusal| (refusal, Some(replica.id.clone()))),
             Target::Elsewhere { group, replica, .. } if was_forwarded => {
@@ -128,11 +133,11 @@ impl Dispatch {
         }
     }
 
-    fn serving(&self) -> Rc<Arc<Serving>> {
+    fn serving(&self) -> Rc<Seen> {
         let mut serving = self.serving.borrow_mut();
         // An error means that the agent is stopping: the last state holds.
         if serving.has_changed().unwrap_or(false) {
-            *self.current.borrow_mut() = Rc::new(Arc::clone(&serving.borrow_and_update()));
+            *self.current.borrow_mut() = Rc::new(Seen(Arc::clone(&serving.borrow_and_update())));
         }
         Rc::clone(&self.current.borrow())
     }
