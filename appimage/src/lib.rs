@@ -27,6 +27,7 @@ mod oci;
 mod pack;
 mod read_error;
 mod sign;
+mod stale;
 mod tar;
 mod tar_source;
 mod text_position;

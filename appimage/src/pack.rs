@@ -8,6 +8,7 @@ use hvm_types::Digest;
 use crate::app_manifest::{AppManifest, ComponentSource, ManifestError, PackageManifest};
 use crate::builder::{BuildError, ImageBuilder, PackageContent};
 use crate::limit::{MAX_CONTENT_BYTES, MAX_CONTENTS};
+use crate::stale::newer_source;
 
 /// Deepest nesting of static files' directories.
 const MAX_DIRECTORY_LEVELS: usize = 32;
@@ -25,6 +26,19 @@ pub enum PackError {
         package: String,
         /// Where the built component belongs.
         path: PathBuf,
+    },
+    /// A package was built, and changed since.
+    #[error(
+        "package {package} is not built as it is now: {} was written after {}; run `appimage-tool build` first",
+        .source_file.display(), .path.display()
+    )]
+    Stale {
+        /// The package.
+        package: String,
+        /// Its built component.
+        path: PathBuf,
+        /// A source that is newer.
+        source_file: PathBuf,
     },
     /// A component can't be read.
     #[error("cannot read {}, the component of package {package}", .path.display())]
@@ -86,13 +100,20 @@ fn read_component(directory: &Path, package: &PackageManifest) -> Result<Vec<u8>
     let path = package.component_path(directory);
     let built = matches!(package.component, ComponentSource::Build(_));
     let name = package.name.to_string();
-    let size = match std::fs::metadata(&path) {
-        Ok(metadata) => metadata.len(),
+    let metadata = match std::fs::metadata(&path) {
+        Ok(metadata) => metadata,
         Err(error) if built && error.kind() == std::io::ErrorKind::NotFound => {
             return Err(PackError::NotBuilt { package: name, path });
         }
         Err(source) => return Err(PackError::Component { package: name, path, source }),
     };
+    if let ComponentSource::Build(source) = &package.component
+        && let Some(source_file) =
+            metadata.modified().ok().and_then(|built| newer_source(&directory.join(source), built))
+    {
+        return Err(PackError::Stale { package: name, path, source_file });
+    }
+    let size = metadata.len();
     if size > MAX_CONTENT_BYTES {
         let reason = format!("{} has {size} bytes, and {MAX_CONTENT_BYTES} is the most", path.display());
         return Err(BuildError::Invalid { reason }.into());

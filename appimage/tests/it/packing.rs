@@ -142,6 +142,31 @@ fn a_package_that_is_not_built_says_what_to_do() {
 }
 
 #[test]
+fn a_package_that_changed_since_it_was_built_is_refused_until_it_is_built_again() {
+    let directory = app(&FILES);
+    let component = directory.path().join("target/appimage/admin.wasm");
+    let file = fs::File::options().write(true).open(component).expect("it was written");
+    let built = SystemTime::now() - Duration::from_secs(100);
+    let set = |time| file.set_modified(time).expect("a time that can be set");
+    set(built);
+    pack(directory.path()).expect("a crate without sources has not changed");
+    write(directory.path(), "admin/notes.md", "no source");
+    pack(directory.path()).expect("what is no source does not count");
+
+    for source in ["Cargo.toml", "src/deep/er/lib.rs"] {
+        write(directory.path(), &format!("admin/{source}"), "changed");
+        let error = pack(directory.path()).expect_err("an old component was packed");
+        let PackError::Stale { source_file, .. } = &error else { panic!("{error}") };
+        assert!(source_file.ends_with(source), "{error}");
+        assert!(error.to_string().ends_with("run `appimage-tool build` first"), "{error}");
+        set(SystemTime::now() + Duration::from_secs(100));
+        pack(directory.path()).expect("it was built again");
+        set(built);
+        fs::remove_file(source_file).expect("it was written");
+    }
+}
+
+#[test]
 fn links_among_static_files_are_refused() {
     let directory = app(&FILES);
     let link = directory.path().join("static/link");

@@ -81,14 +81,13 @@ impl At {
 impl Node {
     /// Reads `text`.
     pub(super) fn read(text: &str, format: Format) -> Result<Self, SpecError> {
-        let spaced;
+        let as_yaml;
         let text = match format {
             Format::Yaml => text,
             Format::Json => {
                 serde_json::from_str::<IgnoredAny>(text).map_err(|error| json_error(&error))?;
-                // In JSON a tab only ever stands between tokens, where YAML would refuse it.
-                spaced = text.replace('\t', " ");
-                &spaced
+                as_yaml = json_as_yaml(text);
+                &as_yaml
             }
         };
         let options = serde_saphyr::options! {
@@ -137,6 +136,22 @@ impl Node {
             _ => self.at,
         }
     }
+}
+
+/// The same JSON in characters that YAML takes. A tab only ever stands between tokens, and what YAML calls
+/// unprintable (1.2.2, 5.1) or might break a line at only in strings, where an escape means the same.
+fn json_as_yaml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => out.push(' '),
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 fn json_error(error: &serde_json::Error) -> SpecError {

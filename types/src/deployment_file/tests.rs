@@ -86,7 +86,18 @@ fn json_and_yaml_of_one_spec_are_equal() {
 
 #[test]
 fn text_survives_as_it_was_written() {
-    for value in ["", " ", "a\tb", "é😀", "line\nline", "\"quoted\"", "\\", "yes", "1.10"] {
+    for value in [
+        "",
+        " ",
+        "a\tb",
+        "é😀",
+        "line\nline",
+        "\"quoted\"",
+        "\\",
+        "yes",
+        "1.10",
+        "\u{7f}\u{85}\u{9b}\u{2028}\u{feff}\u{ffff}",
+    ] {
         let mut spec = ledger();
         spec.jobs[0].groups[0].tasks[0].env.insert("TEXT".to_owned(), value.to_owned());
         let json = serde_json::to_string(&spec).expect("a spec is JSON");

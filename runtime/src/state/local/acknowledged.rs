@@ -26,7 +26,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    fn to_bytes(self) -> [u8; BYTES] {
+    pub(super) fn to_bytes(self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[..16].copy_from_slice(&self.database);
         bytes[16..24].copy_from_slice(&self.batches.to_le_bytes());
@@ -36,7 +36,7 @@ impl Count {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (content, checksum) = bytes.split_last_chunk::<8>()?;
         let (database, rest) = content.split_first_chunk::<16>()?;
         let (batches, failed) = rest.split_first_chunk::<8>()?;

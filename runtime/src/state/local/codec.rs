@@ -42,8 +42,10 @@ pub(super) fn unseal<T: DeserializeOwned>(record: &[u8]) -> Result<(T, &[u8]), D
     }
     let length = u32::from_le_bytes(length) as usize;
     let (fields, tail) = rest.split_at_checked(length).ok_or_else(|| damage("is too short"))?;
-    let fields = postcard::from_bytes(fields).map_err(|_| damage("has other fields"))?;
-    Ok((fields, tail))
+    match postcard::take_from_bytes(fields) {
+        Ok((fields, [])) => Ok((fields, tail)),
+        _ => Err(damage("has other fields")),
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +67,12 @@ mod tests {
             let read: Result<((u64, String), &[u8]), _> = unseal(&record[..length]);
             assert!(read.is_err(), "cut to {length} bytes unseen");
         }
+    }
+
+    #[test]
+    fn a_record_with_more_fields_than_are_read_is_damage() {
+        let record = seal(&(7_u64, 8_u64), b"body");
+        let read: Result<(u64, &[u8]), _> = unseal(&record);
+        assert_eq!(read, Err(Damage { bytes: record.len(), problem: "has other fields" }));
     }
 }

@@ -47,7 +47,7 @@ pub(super) enum JournalError {
 pub(super) fn check(directory: &Path, expected: Expected) -> Result<Option<Chain>, JournalError> {
     let journals =
         list(directory).map_err(|source| JournalError::Io { path: directory.to_owned(), source })?;
-    let mut walk = Walk { expected, chain: None, seqno: None };
+    let mut walk = Walk { expected, ..Walk::default() };
     let mut cuts = Vec::new();
     for (index, path) in journals.iter().enumerate() {
         let io = |source| JournalError::Io { path: path.clone(), source };
@@ -109,15 +109,17 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 
-struct Walk {
-    expected: Expected,
-    chain: Option<Chain>,
-    seqno: Option<u64>,
+/// What was read so far.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) expected: Expected,
+    pub(super) chain: Option<Chain>,
+    pub(super) seqno: Option<u64>,
 }
 
 impl Walk {
     /// Reads the batches of one journal and returns where they end, or where and how it is damaged.
-    fn journal(&mut self, bytes: &[u8], newest: bool) -> Result<usize, (usize, String)> {
+    pub(super) fn journal(&mut self, bytes: &[u8], newest: bool) -> Result<usize, (usize, String)> {
         let mut position = 0;
         while let Some(batch) = Batch::read(&bytes[position..]) {
             let chain = batch.chain.ok_or_else(|| (position, "a batch of another program".to_owned()))?;

@@ -155,7 +155,7 @@ pub(super) struct Answers {
 }
 
 /// One entry of the window's order.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OrderEntry {
     pub(super) key: String,
     pub(super) bytes: u64,
@@ -163,7 +163,7 @@ pub(super) struct OrderEntry {
 }
 
 /// A stored answer without its body, which follows as the tail.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AnswerEntry {
     pub(super) sequence: Sequence,
     pub(super) request: [u8; 32],
