@@ -348,7 +348,7 @@ mod tests {
             epoch: Epoch(1),
             image: Digest::of(b"image"),
             stateful: true,
-            task: serde_json::from_str(task).expect("a task"),
+            task: serde_json::from_str(task).map(Arc::new).expect("a task"),
         }
     }
 
