@@ -8,16 +8,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hvm_api::v1::agent_server::AgentServer;
 use hvm_appimage::TrustPolicy;
 use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
-use hvm_runtime::{Hvm, HvmConfig};
-use hvm_types::{Digest, HostDocument, HostId, HostSpec};
+use hvm_runtime::{HostLimits, Hvm, HvmConfig};
+use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::api_server::{ApiListener, ApiServer, server};
-use crate::config::{AgentConfig, ApiListen};
+use crate::config::{AgentConfig, ApiListen, measured_memory};
 use crate::data_dir::{DataDir, replace_file};
 use crate::images::{ImageFetch, ImageStore, Trust};
-use crate::ingress::{Ingress, Router, Serving};
+use crate::ingress::{Ingress, ReadySet, Router, Serving};
 use crate::link::{self, Link, LinkHandle};
 use crate::logs::Logs;
 use crate::reconcile::{DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
@@ -167,7 +167,6 @@ impl Parts {
             channel,
             host: spec.clone(),
             data_id: kept.data_id,
-            hvm: hvm.clone(),
             registry: Arc::clone(&registry),
             documents,
         };
@@ -189,14 +188,18 @@ impl Parts {
 /// Before the reconcile loop has looked at anything, requests to what was there before wait for it.
 fn first_serving(document: Option<&HostDocument>, host: &HostId) -> Serving {
     document.map_or_else(Serving::default, |document| {
-        Serving::new(Arc::new(Router::compile(&document.routing, host)), Vec::new())
+        Serving::new(Arc::new(Router::compile(&document.routing, host)), ReadySet::default())
     })
 }
 
 fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfig {
+    for advice in HostLimits::read().advice() {
+        tracing::info!(%advice, "a limit of this host can be raised");
+    }
     HvmConfig {
         workers: config.workers,
-        memory: config.memory,
+        // More may be offered than there is: partitions without requests hold none.
+        memory: ByteSize(config.memory.0.min(measured_memory().0)),
         log: Arc::new(logs.clone()),
         ..HvmConfig::new(data_dir.file("code"))
     }
@@ -256,7 +259,7 @@ fn ensure_data_id(data_dir: &DataDir) -> Result<String, StartError> {
     Ok(id)
 }
 
-fn unix_millis() -> u64 {
+pub(crate) fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

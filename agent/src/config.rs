@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use hvm_runtime::HostLimits;
 use hvm_types::{ByteSize, CpuMhz, HostId};
 
 /// Where the agent's API is offered.
@@ -46,7 +47,8 @@ pub struct AgentConfig {
     pub attributes: BTreeMap<String, String>,
     /// All processors together.
     pub cpu: CpuMhz,
-    /// Memory that partitions may use.
+    /// Memory that is offered to partitions: the sum of their limits. It may be more than the machine has, because
+    /// partitions without requests hold none; together they never get more than three quarters of the machine's.
     pub memory: ByteSize,
     /// Worker threads of the HVM.
     pub workers: NonZeroUsize,
@@ -77,9 +79,6 @@ impl AgentConfig {
 /// Clock rate taken where the machine does not tell one.
 const ASSUMED_MHZ_PER_CORE: u64 = 1_000;
 
-/// Memory taken where the machine does not tell how much it has.
-const ASSUMED_MEMORY: ByteSize = ByteSize::mib(1024);
-
 /// Of the machine's memory, partitions may use three quarters; the rest is for the host's own work.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 
@@ -90,14 +89,9 @@ fn measured_cpu(cores: NonZeroUsize) -> CpuMhz {
     CpuMhz(u32::try_from(total).unwrap_or(u32::MAX))
 }
 
-fn measured_memory() -> ByteSize {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let cgroup = limits.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min();
-    match memory_total(&meminfo) {
-        Some(total) => ByteSize(total.min(cgroup.unwrap_or(u64::MAX)) / MEMORY_SHARE.1 * MEMORY_SHARE.0),
-        None => ASSUMED_MEMORY,
-    }
+/// The part of the machine's memory that partitions may use.
+pub(crate) fn measured_memory() -> ByteSize {
+    ByteSize(HostLimits::read().memory.0 / MEMORY_SHARE.1 * MEMORY_SHARE.0)
 }
 
 /// The slowest core's rate as `/proc/cpuinfo` tells it (proc(5)), in whole MHz.
@@ -110,13 +104,6 @@ fn mhz_per_core(cpuinfo: &str) -> Option<u64> {
         .min()
 }
 
-/// `MemTotal` of `/proc/meminfo` (proc(5)), in bytes.
-fn memory_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,11 +113,5 @@ mod tests {
         let text = "processor\t: 0\ncpu MHz\t\t: 2100.123\nprocessor\t: 1\ncpu MHz\t\t: 1900.000\n";
         assert_eq!(mhz_per_core(text), Some(1900));
         assert_eq!(mhz_per_core("processor: 0\n"), None);
-    }
-
-    #[test]
-    fn the_total_memory_is_read_in_bytes() {
-        assert_eq!(memory_total("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16_777_216));
-        assert_eq!(memory_total("MemFree: 1 kB\n"), None);
     }
 }

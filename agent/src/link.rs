@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use hvm_api::limit::MESSAGE_MAX_BYTES;
 use hvm_api::v1::host_control_client::HostControlClient;
 use hvm_api::{Failure, InvalidField, v1};
-use hvm_runtime::Hvm;
 use hvm_types::{HostDocument, HostSpec};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::agent::unix_millis;
 use crate::failure_text::with_causes;
-use crate::reconcile::Registry;
+use crate::reconcile::{HostReport, Registry};
 
-/// How often the host reports when nothing changes; it also renews the lease.
+/// How often the host reports when nothing changes: that renews the lease, and says nothing else.
 const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The shortest time between two reports, however much changes.
@@ -61,7 +61,6 @@ pub(crate) struct Link {
     pub(crate) host: HostSpec,
     /// Tells this data directory from another one under the same host id.
     pub(crate) data_id: String,
-    pub(crate) hvm: Hvm,
     pub(crate) registry: Arc<Registry>,
     pub(crate) documents: watch::Sender<Option<Arc<HostDocument>>>,
 }
@@ -170,24 +169,34 @@ impl Link {
         mut client: HostControlClient<Channel>,
     ) -> Result<std::convert::Infallible, LinkError> {
         let mut changes = self.registry.changes();
+        // Reports of earlier connections and of an agent before this one had smaller numbers.
+        let mut number = unix_millis();
+        let mut after = 0;
         loop {
             changes.borrow_and_update();
             let began = Instant::now();
-            let (replicas, applied) = self.registry.report(&self.hvm.observe());
+            let HostReport { is_whole, replicas, gone, applied } = self.registry.report(after == 0);
+            number += 1;
             let report = v1::ReportRequest {
                 host: self.host.id.to_string(),
                 replicas: replicas.into_iter().map(Into::into).collect(),
                 applied: Some(applied),
+                number,
+                after: if is_whole { 0 } else { after },
+                gone: gone.iter().map(ToString::to_string).collect(),
             };
             let answer = call("report to the scheduler", client.report(report)).await?;
             if !answer.known {
                 return Err(LinkError::Unknown);
             }
+            after = if answer.wants_everything { 0 } else { number };
             // A report of many replicas costs both ends something: most of the time is for other things.
             let pause = (began.elapsed() * 4).clamp(REPORT_PAUSE, REPORT_PERIOD);
             tokio::time::sleep(pause).await;
-            // The registry lives as long as this.
-            let _ = tokio::time::timeout(REPORT_PERIOD - pause, changes.changed()).await;
+            if after > 0 {
+                // The registry lives as long as this.
+                let _ = tokio::time::timeout(REPORT_PERIOD - pause, changes.changed()).await;
+            }
         }
     }
 }

@@ -82,7 +82,7 @@ impl AgentApi for AgentService {
     ) -> Result<Response<v1::GetPartitionsResponse>, Status> {
         let prefix = selection(&request.into_inner().prefix)?;
         let statuses = self.hvm.observe();
-        let (reports, _) = self.registry.report(&statuses);
+        let reports = self.registry.replicas();
         let by_id: HashMap<&ReplicaId, &PartitionStatus> =
             statuses.iter().map(|status| (&status.id, status)).collect();
         let partitions = reports.into_iter().filter(|report| prefix.selects(&report.replica)).map(|report| {

@@ -98,7 +98,8 @@ pub(crate) struct DevArgs {
     /// Threads that run partitions [default: one per processor].
     #[arg(long, env = "HVM_WORKERS", value_name = "N")]
     pub(crate) workers: Option<std::num::NonZeroUsize>,
-    /// Memory for all partitions together, in MB [default: three quarters of the machine's].
+    /// Memory offered to partitions, in MB: the sum of their limits, which may exceed the machine's [default: three
+    /// quarters of the machine's].
     #[arg(long, env = "HVM_MEMORY", value_name = "MB")]
     pub(crate) memory: Option<u64>,
     /// Processor share for all partitions together, in MHz [default: the machine's].
@@ -143,7 +144,8 @@ pub(crate) struct AgentArgs {
     /// Threads that run partitions [default: one per processor].
     #[arg(long, env = "HVM_WORKERS", value_name = "N")]
     pub(crate) workers: Option<std::num::NonZeroUsize>,
-    /// Memory for all partitions together, in MB [default: three quarters of the machine's].
+    /// Memory offered to partitions, in MB: the sum of their limits, which may exceed the machine's [default: three
+    /// quarters of the machine's].
     #[arg(long, env = "HVM_MEMORY", value_name = "MB")]
     pub(crate) memory: Option<u64>,
     /// Processor share for all partitions together, in MHz [default: the machine's].

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hvm_types::ByteSize;
 
-use crate::{LogSink, TracingSink};
+use crate::{HostLimits, LogSink, TracingSink};
 
 /// How an HVM is set up.
 #[derive(Clone)]
@@ -21,8 +21,9 @@ pub struct HvmConfig {
     pub code_cache_size: ByteSize,
     /// Memory that all partitions may hold together. Default: half of the host's.
     pub memory: ByteSize,
-    /// Most instances in memory at the same time; one more waits until another can go. Each needs about
-    /// eight memory mappings (`vm.max_map_count`) and 4 GiB of reserved address space. Default: 1,024.
+    /// Most instances in memory at the same time; one more waits until another can go. Each needs up to six
+    /// memory mappings and 4 GiB of reserved address space. Default: what the host carries, see
+    /// [`HostLimits::most_instances`].
     pub max_instances: u32,
     /// Largest component that is compiled. Default: 64 MiB.
     pub max_component: ByteSize,
@@ -40,12 +41,13 @@ impl HvmConfig {
     /// A setting that suits this host, with compiled code in `code_cache`.
     #[must_use]
     pub fn new(code_cache: impl Into<PathBuf>) -> Self {
+        let limits = HostLimits::read();
         Self {
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             code_cache: code_cache.into(),
             code_cache_size: ByteSize::mib(1024),
-            memory: ByteSize(crate::host_check::memory_of_host().0 / 2),
-            max_instances: 1024,
+            memory: ByteSize(limits.memory.0 / 2),
+            max_instances: limits.most_instances(),
             max_component: ByteSize::mib(64),
             hibernate_after: Duration::from_secs(60),
             queries_per_partition: 8,

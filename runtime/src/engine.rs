@@ -22,18 +22,21 @@ const WARM_SLOTS: u32 = 64;
 const WARM_BYTES: usize = 1 << 20;
 /// Bytes of a warm slot's table and stack that stay resident.
 const WARM_TABLE_BYTES: usize = 64 << 10;
+/// Stacks beside one for each instance: for guests that the host calls again from within a call.
+const SPARE_STACKS: u32 = 64;
 /// Bytes of metadata of one instance.
 const INSTANCE_METADATA: usize = 1 << 20;
 /// Core modules in one component.
 const CORE_INSTANCES: u32 = 64;
-/// Tables that an admission permit stands for; a component with more takes several permits.
-pub(crate) const TABLES_PER_PERMIT: u32 = 4;
+/// Tables that an admission permit stands for; a component with more takes several permits. They take address space
+/// only as far as they are used, and no mapping of their own.
+pub(crate) const TABLES_PER_PERMIT: u32 = MAX_TABLES;
 /// Memories that an admission permit stands for.
 pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
 
 /// Makes the engine with room for this many instances.
 pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
-    crate::host_check::check(instances)?;
+    crate::HostLimits::read().check(instances)?;
     let mut config = Config::new();
     config
         // Guests count their own work (see `interrupt`), in branches that are marked as rarely taken.
@@ -59,8 +62,8 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
         .total_memories(instances.saturating_mul(MEMORIES_PER_PERMIT))
         .total_tables(instances.saturating_mul(TABLES_PER_PERMIT))
-        // A store keeps the stack of its last call, and needs a second one for a moment while it starts.
-        .total_stacks(instances.saturating_mul(2))
+        // A store keeps the stack of its last call until it goes.
+        .total_stacks(instances.saturating_add(SPARE_STACKS))
         .max_core_instances_per_component(CORE_INSTANCES)
         .max_memories_per_component(MAX_MEMORIES)
         .max_tables_per_component(MAX_TABLES)

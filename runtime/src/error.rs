@@ -22,12 +22,12 @@ pub enum StartError {
         /// Mappings allowed.
         allowed: u64,
         /// Instances that would fit.
-        possible: u64,
+        possible: u32,
     },
     /// The process may not reserve enough address space.
     #[error(
         "start {instances} instances: they reserve {needed} of address space and the process may have {allowed}; \
-         raise the limit (`ulimit -v`) or lower `max_instances`"
+         run `ulimit -v unlimited` before, or lower `max_instances` to {possible}"
     )]
     AddressSpace {
         /// Instances asked for.
@@ -36,6 +36,33 @@ pub enum StartError {
         needed: ByteSize,
         /// Address space allowed.
         allowed: ByteSize,
+        /// Instances that would fit.
+        possible: u32,
+    },
+    /// A process has not enough addresses.
+    #[error(
+        "start {instances} instances: no process has enough addresses for them; lower `max_instances` to {possible}"
+    )]
+    TooManyInstances {
+        /// Instances asked for.
+        instances: u32,
+        /// Instances that would fit.
+        possible: u32,
+    },
+    /// The kernel does not overcommit memory, and has too little to commit.
+    #[error(
+        "start {instances} instances: the kernel commits {needed} for them and has {allowed} left; \
+         run `sysctl -w vm.overcommit_memory=0` or lower `max_instances` to {possible}"
+    )]
+    Commit {
+        /// Instances asked for.
+        instances: u32,
+        /// Bytes needed.
+        needed: ByteSize,
+        /// Bytes left.
+        allowed: ByteSize,
+        /// Instances that would fit.
+        possible: u32,
     },
     /// The engine refused its settings.
     #[error("start the WebAssembly engine for {instances} instances: {reason}; lower `max_instances`")]

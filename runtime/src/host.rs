@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
+use crate::changes::ChangeList;
 use crate::memory::HostMemory;
 use crate::module::Compiler;
 use crate::observed::Observed;
@@ -29,6 +30,7 @@ pub(crate) struct Host {
     pub(crate) state: Arc<dyn StateEngine>,
     pub(crate) memory: Arc<HostMemory>,
     pub(crate) workers: OnceLock<Vec<WorkerHandle>>,
+    pub(crate) changes: Arc<ChangeList>,
     slots: Arc<Semaphore>,
     /// Requests that wait for a slot; while there are any, no instance stays idle.
     waiting_for_slots: AtomicUsize,
@@ -65,6 +67,7 @@ impl Host {
             slots: Arc::new(Semaphore::new(config.max_instances as usize)),
             waiting_for_slots: AtomicUsize::new(0),
             workers: OnceLock::new(),
+            changes: Arc::default(),
             registry: Mutex::default(),
             compiler: Arc::new(compiler),
             config,

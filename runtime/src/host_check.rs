@@ -1,75 +1,247 @@
-//! What this host can carry: memory, memory mappings and address space, checked before anything is reserved.
+//! What this host can carry: memory, memory mappings, address space and open files, read and checked before anything
+//! is reserved. Every refusal and every advice names the command that changes it.
+
+use std::fmt;
+use std::path::Path;
 
 use hvm_types::ByteSize;
+use rustix::process::{Resource, getrlimit};
 
 use crate::StartError;
 
-/// Memory mappings that one instance may need: its memories with their guards, its stack, its tables and the
-/// parts of its memory image. A Rust component for `wasi:http` was measured to need 4 beside its stack.
-const MAPPINGS_PER_INSTANCE: u64 = 8;
+/// Mappings of one place in the pool: the parts of a memory before, in and after its copy-on-write image, and what is
+/// reserved behind it (4 measured with a Rust component); a stack and its guard page (2).
+const MAPPINGS_PER_INSTANCE: u64 = 6;
 /// Mappings left to the rest of the process: compiled code, heaps, threads, the state engine.
-const MAPPINGS_OF_PROCESS: u64 = 4096;
-/// Address space of one instance: 4 GiB and the guard after it, its tables, its stack.
-pub(crate) const ADDRESS_SPACE_PER_INSTANCE: u64 = (4 << 30) + (64 << 20);
+const MAPPINGS_OF_PROCESS: u64 = 4_096;
+/// Address space of one place: 4 GiB and the guard after it, its tables, its stack.
+const ADDRESS_SPACE_PER_INSTANCE: u64 = (4 << 30) + (64 << 20);
+/// Of the 128 TiB that x86-64 gives a process (Linux, `Documentation/arch/x86/x86_64/mm.rst`), the pool takes at most
+/// three quarters.
+const ADDRESS_SPACE_OF_POOL: u64 = 96 << 40;
+/// Of a place, what a kernel that does not overcommit counts at once: tables and stack, which are writable.
+const COMMITTED_PER_INSTANCE: u64 = 8 << 20;
+/// A live instance of a small component was measured to keep this much resident. More places than memory has room for
+/// would help nobody.
+const RESIDENT_PER_INSTANCE: u64 = 64 << 10;
+/// Below this, connections are refused before anything else is scarce.
+const OPEN_FILES_WANTED: u64 = 16_384;
 /// What is taken to be the host's memory where it can't be read.
 const UNKNOWN_MEMORY: ByteSize = ByteSize::mib(1024);
 
-/// The host's memory.
-pub(crate) fn memory_of_host() -> ByteSize {
-    let read = || {
-        let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(ByteSize::kib(kib))
-    };
-    read().unwrap_or(UNKNOWN_MEMORY)
+/// What the system lets this process have. `None` is no limit, or one that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLimits {
+    /// The machine's memory, or what the process's cgroup may use, if that is less.
+    pub memory: ByteSize,
+    /// `vm.max_map_count`.
+    pub max_map_count: Option<u64>,
+    /// The limit of the address space (`ulimit -v`), in bytes.
+    pub address_space: Option<u64>,
+    /// The limit of open files (`ulimit -n`).
+    pub open_files: Option<u64>,
+    /// Bytes that may still be committed, where the kernel does not overcommit (`vm.overcommit_memory` is 2).
+    pub committable: Option<u64>,
 }
 
-/// Checks that the host can carry this many instances.
-pub(crate) fn check(instances: u32) -> Result<(), StartError> {
-    let max_map_count =
-        std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
-    check_map_count(instances, max_map_count)?;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
-    check_address_space(instances, limit)
-}
+/// A limit that is lower than it could be useful, and how to raise it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostAdvice(String);
 
-fn check_map_count(instances: u32, max_map_count: Option<u64>) -> Result<(), StartError> {
-    let Some(allowed) = max_map_count else { return Ok(()) };
-    let needed = u64::from(instances) * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
-    if needed <= allowed {
-        return Ok(());
+impl fmt::Display for HostAdvice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
-    let possible = allowed.saturating_sub(MAPPINGS_OF_PROCESS) / MAPPINGS_PER_INSTANCE;
-    Err(StartError::MapCount { instances, needed, allowed, possible })
 }
 
-fn check_address_space(instances: u32, limit: Option<u64>) -> Result<(), StartError> {
-    let needed = u64::from(instances) * ADDRESS_SPACE_PER_INSTANCE;
-    match limit {
-        Some(allowed) if needed > allowed => {
-            Err(StartError::AddressSpace { instances, needed: ByteSize(needed), allowed: ByteSize(allowed) })
+impl HostLimits {
+    /// The limits as they are now.
+    #[must_use]
+    pub fn read() -> Self {
+        let meminfo = read("/proc/meminfo");
+        let field = |name| kibibytes(&meminfo, name);
+        let machine = field("MemTotal:").map_or(UNKNOWN_MEMORY, ByteSize);
+        let strict = number("/proc/sys/vm/overcommit_memory") == Some(2);
+        let committable = || Some(field("CommitLimit:")?.saturating_sub(field("Committed_AS:")?));
+        Self {
+            memory: cgroup_memory().map_or(machine, |cgroup| ByteSize(cgroup.min(machine.0))),
+            max_map_count: number("/proc/sys/vm/max_map_count"),
+            address_space: getrlimit(Resource::As).current,
+            open_files: getrlimit(Resource::Nofile).current,
+            committable: if strict { committable() } else { None },
         }
-        _ => Ok(()),
     }
+
+    /// Most instances that can be in memory at the same time.
+    #[must_use]
+    pub fn most_instances(&self) -> u32 {
+        let by_mappings = self
+            .max_map_count
+            .map_or(u64::MAX, |count| count.saturating_sub(MAPPINGS_OF_PROCESS) / MAPPINGS_PER_INSTANCE);
+        // Half of it is for everything else: code, heaps, other processes.
+        let by_commit = self.committable.map_or(u64::MAX, |bytes| bytes / 2 / COMMITTED_PER_INSTANCE);
+        let by_address_space = self.address_space.map_or(ADDRESS_SPACE_OF_POOL, |limit| limit / 2);
+        let most = by_mappings
+            .min(by_commit)
+            .min(by_address_space.min(ADDRESS_SPACE_OF_POOL) / ADDRESS_SPACE_PER_INSTANCE)
+            .min(self.memory.0 / RESIDENT_PER_INSTANCE);
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    /// Checks that this many instances fit.
+    pub(crate) fn check(&self, instances: u32) -> Result<(), StartError> {
+        let places = u64::from(instances.max(1));
+        let possible = self.most_instances();
+        let mappings = places * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
+        if let Some(allowed) = self.max_map_count.filter(|allowed| mappings > *allowed) {
+            return Err(StartError::MapCount { instances, needed: mappings, allowed, possible });
+        }
+        let needed = places * ADDRESS_SPACE_PER_INSTANCE;
+        if let Some(allowed) = self.address_space.filter(|allowed| needed > *allowed) {
+            let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
+            return Err(StartError::AddressSpace { instances, needed, allowed, possible });
+        }
+        if needed > ADDRESS_SPACE_OF_POOL {
+            return Err(StartError::TooManyInstances { instances, possible });
+        }
+        let needed = places * COMMITTED_PER_INSTANCE;
+        match self.committable.filter(|allowed| needed > *allowed) {
+            Some(allowed) => {
+                let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
+                Err(StartError::Commit { instances, needed, allowed, possible })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Limits that hold this host back although its memory would carry more, each with the command that raises it.
+    #[must_use]
+    pub fn advice(&self) -> Vec<HostAdvice> {
+        let mut advice = Vec::new();
+        let most = self.most_instances();
+        let unbound =
+            Self { max_map_count: None, address_space: None, committable: None, ..*self }.most_instances();
+        let mappings = u64::from(unbound) * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
+        if most < unbound {
+            let held = format!("at most {most} instances at a time, where memory would carry {unbound}");
+            if self.max_map_count.is_some_and(|allowed| mappings > allowed) {
+                advice.push(format!("{held}: run `sysctl -w vm.max_map_count={mappings}`"));
+            }
+            if self.address_space.is_some() {
+                advice
+                    .push(format!("{held}: run `ulimit -v unlimited` before (systemd: `LimitAS=infinity`)"));
+            }
+            if self.committable.is_some() {
+                advice.push(format!("{held}: run `sysctl -w vm.overcommit_memory=0`"));
+            }
+        }
+        if let Some(files) = self.open_files.filter(|files| *files < OPEN_FILES_WANTED) {
+            advice.push(format!(
+                "at most {files} open files, and each connection is one: run `ulimit -n {OPEN_FILES_WANTED}` before \
+                 (systemd: `LimitNOFILE={OPEN_FILES_WANTED}`)"
+            ));
+        }
+        advice.into_iter().map(HostAdvice).collect()
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn number(path: impl AsRef<Path>) -> Option<u64> {
+    read(path).trim().parse().ok()
+}
+
+/// A line of `/proc/meminfo` (proc(5)), in bytes.
+fn kibibytes(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The least that the process's cgroup and those above it may use (cgroups(7)), of version 2 or 1.
+fn cgroup_memory() -> Option<u64> {
+    let groups = read("/proc/self/cgroup");
+    let limits = groups.lines().flat_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            of if of.split(',').any(|one| one == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return Vec::new(),
+        };
+        let inside = Path::new(path.trim_start_matches('/'));
+        inside.ancestors().map(|group| Path::new(root).join(group).join(file)).collect()
+    });
+    limits.filter_map(number).min()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A machine with 24 GiB and a kernel as it comes.
+    const COMMON: HostLimits = HostLimits {
+        memory: ByteSize::mib(24 << 10),
+        max_map_count: Some(65_530),
+        address_space: None,
+        open_files: Some(1 << 20),
+        committable: None,
+    };
+
     #[test]
-    fn too_few_mappings_are_refused_with_what_to_change() {
-        assert!(check_map_count(1024, Some(65_530)).is_ok());
-        assert!(check_map_count(1024, None).is_ok());
-        let error = check_map_count(10_000, Some(65_530)).expect_err("too many").to_string();
-        assert!(error.contains("vm.max_map_count=84096"), "{error}");
-        assert!(error.contains("to 7679"), "{error}");
+    fn a_common_machine_carries_ten_thousand_instances_and_is_told_how_to_carry_more() {
+        let most = COMMON.most_instances();
+        assert_eq!(most, 10_239);
+        assert!(COMMON.check(most).is_ok());
+        let error = COMMON.check(most + 1).expect_err("one too many").to_string();
+        assert!(error.contains("sysctl -w vm.max_map_count=65536") && error.contains("10239"), "{error}");
+        let advice = COMMON.advice();
+        assert!(
+            advice.len() == 1 && advice[0].to_string().contains("sysctl -w vm.max_map_count="),
+            "{advice:?}"
+        );
+        let raised = HostLimits { max_map_count: Some(1 << 20), ..COMMON };
+        assert!(raised.most_instances() > 20_000 && raised.advice().is_empty(), "{raised:?}");
+        let error = raised.check(u32::MAX).expect_err("more than there are addresses").to_string();
+        assert!(error.contains("lower `max_instances`"), "{error}");
     }
 
     #[test]
-    fn too_little_address_space_is_refused() {
-        assert!(check_address_space(1024, None).is_ok());
-        assert!(check_address_space(1024, Some(1 << 40)).is_err());
+    fn little_memory_carries_few_instances() {
+        let small = HostLimits { memory: ByteSize::mib(64), ..COMMON };
+        assert_eq!(small.most_instances(), 1_024);
+        assert!(small.advice().is_empty());
+    }
+
+    #[test]
+    fn too_little_address_space_is_refused_with_what_to_change() {
+        let bound = HostLimits { address_space: Some(1 << 40), ..COMMON };
+        assert!(bound.check(1_024).expect_err("too many").to_string().contains("ulimit -v unlimited"));
+        assert!(bound.check(bound.most_instances()).is_ok());
+        assert!(bound.advice().iter().any(|advice| advice.to_string().contains("ulimit -v unlimited")));
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_overcommit_carries_what_it_commits() {
+        let strict = HostLimits { committable: Some(16 << 30), ..COMMON };
+        assert_eq!(strict.most_instances(), 1_024);
+        let error = strict.check(4_096).expect_err("too many").to_string();
+        assert!(error.contains("sysctl -w vm.overcommit_memory=0"), "{error}");
+    }
+
+    #[test]
+    fn few_open_files_are_advised_against() {
+        let advice = HostLimits { open_files: Some(1_024), memory: ByteSize::mib(64), ..COMMON }.advice();
+        assert!(advice.len() == 1 && advice[0].to_string().contains("ulimit -n 16384"), "{advice:?}");
+    }
+
+    #[test]
+    fn this_hosts_limits_can_be_read() {
+        let limits = HostLimits::read();
+        assert!(limits.memory > ByteSize::mib(16) && limits.most_instances() > 0, "{limits:?}");
     }
 }

@@ -18,7 +18,7 @@ use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
     Call, CallError, CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus,
-    RequestBody, RequestError, ResponseBody, StartError, UpgradeError, Usage,
+    RequestBody, RequestError, ResponseBody, StartError, StateChanges, UpgradeError, Usage,
 };
 
 /// A call that took longer lets the worker's other work go on before its asker makes the next.
@@ -210,6 +210,14 @@ impl Hvm {
         self.0.host.observe().iter().map(|observed| observed.status()).collect()
     }
 
+    /// Tells from now on which partitions change their state, those that are open at first.
+    #[must_use]
+    pub fn state_changes(&self) -> StateChanges {
+        let host = &self.0.host;
+        host.changes.ask(&host.observe());
+        StateChanges(Arc::clone(&host.changes))
+    }
+
     /// What was used. A partition's processor time is up to date to a tenth of a second.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -229,6 +237,12 @@ impl Hvm {
     #[must_use]
     pub fn workers(&self) -> &[WorkerHandle] {
         self.0.host.workers()
+    }
+
+    /// The number of the worker that a partition is pinned to. Requests from there are not handed over.
+    #[must_use]
+    pub fn worker_index(&self, id: &ReplicaId) -> usize {
+        self.0.host.worker_of(id)
     }
 
     /// Closes all partitions, each as [`Hvm::close`] does, and stops the workers. Other handles see an HVM

@@ -29,6 +29,7 @@
 mod body;
 mod call;
 mod capability;
+mod changes;
 mod config;
 pub mod egress;
 mod engine;
@@ -54,8 +55,10 @@ mod worker;
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use call::{Call, CallError, Failure, FailureKind};
 pub(crate) use call::{CallKind, MAX_NAME_BYTES};
+pub use changes::StateChanges;
 pub use config::HvmConfig;
 pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped};
+pub use host_check::{HostAdvice, HostLimits};
 pub use hvm::Hvm;
 pub use log::{LogLevel, LogLine, LogSink, LogSource, TracingSink};
 pub use module::Module;

@@ -2,13 +2,14 @@
 //! it goes.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Method, Uri};
 use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Sequence};
 
+use crate::changes::ChangeList;
 use crate::memory::MemoryAccount;
 use crate::meter::MeterCell;
 use crate::{CallKind, Doing, PartitionStatus, PartitionUsage, RequestError};
@@ -17,7 +18,7 @@ use crate::{CallKind, Doing, PartitionStatus, PartitionUsage, RequestError};
 pub(crate) struct Observed {
     pub(crate) id: ReplicaId,
     pub(crate) meter: Arc<MeterCell>,
-    pub(crate) instances: Arc<AtomicU32>,
+    instances: AtomicU32,
     pub(crate) waiting: AtomicU32,
     pub(crate) waiting_bytes: AtomicU64,
     pub(crate) stored_bytes: AtomicU64,
@@ -29,6 +30,9 @@ pub(crate) struct Observed {
     state: Mutex<ReplicaState>,
     accounts: Mutex<Vec<Weak<MemoryAccount>>>,
     doing: Mutex<Vec<Option<InGuest>>>,
+    changes: Arc<ChangeList>,
+    /// Whether it is in `changes`.
+    has_changed: AtomicBool,
 }
 
 /// What is in the guest.
@@ -54,11 +58,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Observed {
-    pub(crate) fn new(id: ReplicaId, epoch: Epoch, generation: Generation, used_before: &Meter) -> Arc<Self> {
+    pub(crate) fn new(
+        id: ReplicaId,
+        epoch: Epoch,
+        generation: Generation,
+        used_before: &Meter,
+        changes: &Arc<ChangeList>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             meter: MeterCell::starting_at(used_before),
-            instances: Arc::default(),
+            instances: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             waiting_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -69,6 +79,8 @@ impl Observed {
             state: Mutex::new(ReplicaState::Recovering),
             accounts: Mutex::default(),
             doing: Mutex::default(),
+            changes: Arc::clone(changes),
+            has_changed: AtomicBool::new(false),
         })
     }
 
@@ -85,8 +97,42 @@ impl Observed {
         }
     }
 
-    pub(crate) fn set_state(&self, state: ReplicaState) {
+    pub(crate) fn set_state(self: &Arc<Self>, state: ReplicaState) {
         *lock(&self.state) = state;
+        self.changes.note(self);
+    }
+
+    /// An instance is being made.
+    pub(crate) fn instance_came(self: &Arc<Self>) {
+        if self.instances.fetch_add(1, Relaxed) == 0 {
+            self.changes.note(self);
+        }
+    }
+
+    /// An instance is gone.
+    pub(crate) fn instance_went(self: &Arc<Self>) {
+        if self.instances.fetch_sub(1, Relaxed) == 1 {
+            self.changes.note(self);
+        }
+    }
+
+    /// The state, which is `Hibernated` where it is ready without an instance.
+    fn visible_state(&self) -> ReplicaState {
+        match self.state() {
+            ReplicaState::Ready if self.instances.load(Relaxed) == 0 => ReplicaState::Hibernated,
+            state => state,
+        }
+    }
+
+    /// True where its change was not noted yet.
+    pub(crate) fn mark_changed(&self) -> bool {
+        !self.has_changed.swap(true, SeqCst)
+    }
+
+    /// The state after its change; what changes from here on is a further change.
+    pub(crate) fn take_change(&self) -> ReplicaState {
+        self.has_changed.store(false, SeqCst);
+        self.visible_state()
     }
 
     pub(crate) fn set_version(&self, epoch: Epoch, generation: Generation, account: &Arc<MemoryAccount>) {
@@ -134,15 +180,11 @@ impl Observed {
 
     pub(crate) fn status(&self) -> PartitionStatus {
         let instances = self.instances.load(Relaxed);
-        let state = match self.state() {
-            ReplicaState::Ready if instances == 0 => ReplicaState::Hibernated,
-            state => state,
-        };
         let mut doing: Vec<_> = lock(&self.doing).iter().flatten().map(Doing::from).collect();
         doing.sort_by_key(|doing| std::cmp::Reverse(doing.since));
         PartitionStatus {
             id: self.id.clone(),
-            state,
+            state: self.visible_state(),
             generation: Generation(self.generation.load(Relaxed)),
             epoch: Epoch(self.epoch.load(Relaxed)),
             sequence: Sequence(self.sequence.load(Relaxed)),

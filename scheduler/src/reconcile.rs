@@ -66,10 +66,17 @@ pub(crate) async fn run(core: Arc<Core>, world: World) {
 async fn follow(core: &Core, mut followed: Followed) -> Result<(), LoadError> {
     let mut reports = core.observations.changes();
     let mut busy_rounds = 0;
+    let mut published = None;
     loop {
-        publish(core, &followed.world);
-        let observed = core.observations.all();
-        let next = plan(&view::plan_input(&followed.world, &observed));
+        if published != Some(followed.world.revision) {
+            publish(core, &followed.world);
+            published = Some(followed.world.revision);
+        }
+        // Reports that come while nothing is planned change what was observed in place: it is not held then.
+        let next = {
+            let observed = core.observations.all();
+            plan(&view::plan_input(&followed.world, &observed))
+        };
         match execute(&*core.store, &followed.world, &next).await {
             Ok(Some(written)) => {
                 while followed.world.revision < written {

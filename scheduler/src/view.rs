@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use hvm_types::{
-    Assignment, GroupPlacement, HostDocument, HostId, PartitionOwner, RouteTarget, RoutingTable,
+    Assignment, Generation, GroupPlacement, HostDocument, HostId, PartitionOwner, RouteTarget, RoutingTable,
+    TaskSpec,
 };
 
 use crate::documents::{AssignmentDocument, GroupKey, World};
@@ -105,6 +106,7 @@ pub(crate) fn host_document(world: &World, routing: &RoutingTable, host: &HostId
     document.version = assignments.revision.0;
     for (key, replicas) in &assignments.value.groups {
         let Some(deployment) = world.deployments.get(&key.deployment) else { continue };
+        let mut tasks: BTreeMap<Generation, Arc<TaskSpec>> = BTreeMap::new();
         for (index, ownership) in replicas {
             // A generation so old that it is not kept any more gives way to the current one.
             let current = &deployment.value.current;
@@ -117,7 +119,7 @@ pub(crate) fn host_document(world: &World, routing: &RoutingTable, host: &HostId
                 epoch: ownership.epoch,
                 image: accepted.image,
                 stateful: group.is_partitioned(),
-                task: task.clone(),
+                task: Arc::clone(tasks.entry(accepted.generation).or_insert_with(|| Arc::new(task.clone()))),
             });
         }
     }

@@ -1,6 +1,7 @@
 //! What the scheduler tells a host: which replicas it owns, and where every partition is found.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ pub struct HostSpec {
 }
 
 /// One replica on one host: complete, so that the agent needs nothing else to run it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// The replica.
     pub replica: ReplicaId,
@@ -38,14 +39,15 @@ pub struct Assignment {
     pub image: Digest,
     /// Whether it has durable state.
     pub stateful: bool,
-    /// What it runs.
-    pub task: TaskSpec,
+    /// What it runs. Assignments that run the same share it.
+    pub task: Arc<TaskSpec>,
 }
 
 /// Everything one host has to know. A host applies the newest and keeps it when the scheduler is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostDocument {
     /// What it owns, sorted by replica.
+    #[serde(with = "crate::assignment_list")]
     pub assignments: Vec<Assignment>,
     /// Where requests go.
     pub routing: RoutingTable,

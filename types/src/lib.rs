@@ -5,6 +5,7 @@
 //! converted to these types at the edge and go no further.
 
 mod assignment;
+mod assignment_list;
 mod capability;
 pub mod deployment_file;
 mod digest;
@@ -21,6 +22,7 @@ mod unit;
 pub use assignment::{
     Assignment, GroupPlacement, HostDocument, HostSpec, PartitionOwner, RouteTarget, RoutingTable,
 };
+pub use assignment_list::TaskNumbers;
 pub use capability::{Capability, ParseCapabilityError};
 pub use digest::{Digest, ParseDigestError};
 pub use environment::Environment;

@@ -1,8 +1,10 @@
 //! Names of declared things, and the id of a replica. All names are DNS labels, so that each can stand in
 //! a path, a host name or a metric without escaping.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +36,7 @@ macro_rules! names {
         )]
         #[serde(try_from = "String", into = "String")]
         #[schemars(with = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The name as text.
@@ -47,9 +49,18 @@ macro_rules! names {
         impl FromStr for $name {
             type Err = InvalidName;
 
+            /// Thousands of ids name the same deployment, one after another: they share its text.
             fn from_str(name: &str) -> Result<Self, InvalidName> {
-                check(name)?;
-                Ok(Self(name.to_owned()))
+                thread_local! {
+                    static LAST: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+                }
+                LAST.with_borrow_mut(|last| match last {
+                    Some(last) if **last == *name => Ok(Self(Arc::clone(last))),
+                    _ => {
+                        check(name)?;
+                        Ok(Self(Arc::clone(last.insert(name.into()))))
+                    }
+                })
             }
         }
 
@@ -57,14 +68,13 @@ macro_rules! names {
             type Error = InvalidName;
 
             fn try_from(name: String) -> Result<Self, InvalidName> {
-                check(&name)?;
-                Ok(Self(name))
+                name.parse()
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
@@ -163,6 +173,18 @@ mod tests {
         for bad in ["", "-a", "a-", "A", "a_b", "a/b", "ä", &"x".repeat(64)] {
             assert!(bad.parse::<AppName>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn ids_of_one_group_share_their_names() {
+        let read = |text: &str| text.parse::<ReplicaId>().expect("a valid id");
+        let (one, other) = (read("ledger/accounts/3"), read("ledger/accounts/4"));
+        assert!(
+            Arc::ptr_eq(&one.deployment.0, &other.deployment.0) && Arc::ptr_eq(&one.group.0, &other.group.0)
+        );
+        assert_ne!(read("other/accounts/3").deployment, one.deployment);
+        assert!("A/accounts/3".parse::<ReplicaId>().is_err());
+        assert_eq!(read("ledger/accounts/3"), one);
     }
 
     #[test]

@@ -16,4 +16,4 @@ pub(crate) use accept::Ingress;
 pub use accept::IngressError;
 pub use key::{MAX_KEY_BYTES, partition_of};
 pub(crate) use routing::Router;
-pub(crate) use serving::Serving;
+pub(crate) use serving::{ReadySet, Serving};

@@ -10,6 +10,8 @@ mod plan;
 mod registry;
 mod report;
 mod run;
+mod schedule;
+mod unreported;
 
 pub use document::DocumentError;
 pub(crate) use document::DocumentStore;
@@ -17,3 +19,4 @@ pub(crate) use execute::Executor;
 pub(crate) use module_set::ModuleSet;
 pub(crate) use registry::Registry;
 pub(crate) use run::{Reconcile, ReconcileHandle};
+pub(crate) use unreported::HostReport;

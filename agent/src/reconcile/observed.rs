@@ -1,8 +1,11 @@
 //! What is there on this host, as the plan sees it: a snapshot, no handles.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use hvm_types::{Assignment, Capability, Digest, Epoch, Generation, PackageName, ReplicaId, TaskSpec};
+use hvm_types::{
+    Assignment, Capability, Digest, Epoch, Generation, PackageName, ReplicaId, ReplicaState, TaskSpec,
+};
 
 use super::backoff::Failure;
 
@@ -23,6 +26,8 @@ pub(crate) struct Observed {
 pub(crate) struct ObservedReplica {
     /// What runs of it.
     pub(crate) running: Option<Running>,
+    /// What the HVM said last of it.
+    pub(crate) seen: Option<ReplicaState>,
     /// The step of this replica that is under way.
     pub(crate) activity: Option<Activity>,
     /// Why the HVM gave up on what runs, where it did: it must be closed and opened again.
@@ -67,7 +72,7 @@ pub(crate) struct Running {
     pub(crate) epoch: Epoch,
     pub(crate) image: Digest,
     pub(crate) stateful: bool,
-    pub(crate) task: TaskSpec,
+    pub(crate) task: Arc<TaskSpec>,
 }
 
 impl Running {
@@ -78,7 +83,7 @@ impl Running {
             epoch: assignment.epoch,
             image: assignment.image,
             stateful: assignment.stateful,
-            task: assignment.task.clone(),
+            task: Arc::clone(&assignment.task),
         }
     }
 }

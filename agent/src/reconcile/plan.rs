@@ -172,6 +172,7 @@ fn may_try(there: &ObservedReplica, wanted: Wanted, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use hvm_types::{Digest, Epoch, Generation};
@@ -182,7 +183,7 @@ mod tests {
 
     fn assignment(replica: &str, generation: u64, epoch: u64) -> Assignment {
         let task =
-            serde_json::from_str(r#"{"name": "t", "driver": "app-partition", "config": {"package": "web"}}"#);
+            serde_json::from_str(r#"{"name": "t", "driver": "app-partition", "config": {"package": "web"}}"#).map(Arc::new);
         Assignment {
             replica: replica.parse().expect("a replica"),
             generation: Generation(generation),

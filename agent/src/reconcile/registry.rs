@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use hvm_runtime::{Module, PartitionStatus};
-use hvm_types::{Capability, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
+use hvm_runtime::Module;
+use hvm_types::{Assignment, Capability, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
 use tokio::sync::watch;
 
 use super::backoff::Failure;
@@ -14,6 +14,8 @@ use super::observed::{
 };
 use super::plan::{self, Step};
 use super::report;
+use super::unreported::{HostReport, Unreported};
+use crate::ingress::ReadySet;
 
 /// A component that can be run, and the capabilities its package requested.
 #[derive(Debug, Clone)]
@@ -39,14 +41,15 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     document: Arc<HostDocument>,
-    /// What the document asks of each replica that it names.
-    asked: BTreeMap<ReplicaId, Wanted>,
+    /// What the document asks of each replica that it names: the place of its assignment, or nothing of it.
+    asked: BTreeMap<ReplicaId, Option<usize>>,
     observed: Observed,
     prepared: BTreeMap<ModuleKey, PreparedModule>,
     /// How often in a row the preparation of a component failed.
     module_attempts: BTreeMap<ModuleKey, u32>,
     /// Version of the newest document all of whose removals and purges are done.
     applied: u64,
+    unreported: Unreported,
 }
 
 impl Registry {
@@ -68,27 +71,38 @@ impl Registry {
         inner.prepared.retain(|key, _| needed.contains(key));
         inner.module_attempts.retain(|key, _| needed.contains(key));
         inner.observed.stored = None;
-        let purged = document.purge.iter().map(|replica| (replica.clone(), Wanted::Gone));
-        let assigned = document.assignments.iter().map(|a| (a.replica.clone(), Wanted::run(a)));
+        let purged = document.purge.iter().map(|replica| (replica.clone(), None));
+        let assigned = document.assignments.iter().enumerate().map(|(at, a)| (a.replica.clone(), Some(at)));
         inner.asked = purged.chain(assigned).collect();
         inner.document = document;
+        inner.unreported = Unreported::Everything;
         let Inner { asked, observed, .. } = &mut *inner;
         observed.replicas.retain(|replica, there| is_worth_keeping(there, asked.contains_key(replica)));
         drop(inner);
         self.changed();
     }
 
-    /// Takes note of what the HVM says, and which replicas have durable state here.
-    pub(crate) fn observe(&self, statuses: &[PartitionStatus], stored: Option<BTreeSet<ReplicaId>>) {
+    /// Takes note of the states that the HVM says have changed. True where it gave up on a replica.
+    pub(crate) fn observe(&self, changes: Vec<(ReplicaId, ReplicaState)>) -> bool {
         let mut inner = self.lock();
-        for status in statuses {
-            if let Some(there) = inner.observed.replicas.get_mut(&status.id) {
-                there.broken = broken(&status.state);
+        let Inner { observed, unreported, .. } = &mut *inner;
+        let mut gave_up = false;
+        for (replica, state) in changes {
+            if let Some(there) = observed.replicas.get_mut(&replica) {
+                there.broken = broken(&state);
+                gave_up |= there.broken.is_some();
+                there.seen = Some(state);
+                unreported.add(&replica);
             }
         }
-        if stored.is_some() {
-            inner.observed.stored = stored;
-        }
+        drop(inner);
+        self.changed();
+        gave_up
+    }
+
+    /// Takes note of which replicas have durable state here.
+    pub(crate) fn observe_stored(&self, stored: BTreeSet<ReplicaId>) {
+        self.lock().observed.stored = Some(stored);
     }
 
     /// The next steps. Remembers the document as applied once all its removals are done.
@@ -122,6 +136,7 @@ impl Registry {
         let (replica, activity) = match step {
             Step::Prepare { module } => {
                 inner.observed.modules.insert(module.clone(), ModuleStatus::Pulling);
+                inner.unreported = Unreported::Everything;
                 drop(inner);
                 return self.changed();
             }
@@ -133,13 +148,17 @@ impl Registry {
             }
         };
         inner.observed.replicas.entry(replica.clone()).or_default().activity = Some(activity);
+        inner.unreported.add(replica);
         drop(inner);
         self.changed();
     }
 
     /// A component's preparation goes on.
     pub(crate) fn progress(&self, module: &ModuleKey, status: ModuleStatus) {
-        self.lock().observed.modules.insert(module.clone(), status);
+        let mut inner = self.lock();
+        inner.observed.modules.insert(module.clone(), status);
+        inner.unreported = Unreported::Everything;
+        drop(inner);
         self.changed();
     }
 
@@ -178,10 +197,10 @@ impl Registry {
     }
 
     /// The replicas that requests may be passed to.
-    pub(crate) fn serving(&self) -> Vec<ReplicaId> {
+    pub(crate) fn serving(&self) -> ReadySet {
         let inner = self.lock();
         let serving = inner.observed.replicas.iter().filter(|(_, there)| there.takes_requests());
-        serving.map(|(replica, _)| replica.clone()).collect()
+        serving.map(|(replica, _)| replica).collect()
     }
 
     /// Whether a replica has durable state; `None` where it does not run.
@@ -189,11 +208,32 @@ impl Registry {
         Some(self.lock().observed.replicas.get(replica)?.running.as_ref()?.stateful)
     }
 
-    /// What runs, starts, fails or goes, given the states that the HVM observes.
-    pub(crate) fn report(&self, statuses: &[PartitionStatus]) -> (Vec<ReplicaReport>, u64) {
+    /// What runs, starts, fails or goes.
+    pub(crate) fn replicas(&self) -> Vec<ReplicaReport> {
         let inner = self.lock();
-        let states = statuses.iter().map(|status| (&status.id, &status.state)).collect();
-        (report::report(&inner.document, &inner.observed, &states), inner.applied)
+        report::report(&inner.document, &inner.observed)
+    }
+
+    /// What the scheduler is to be told: what changed since this was last called, or everything.
+    pub(crate) fn report(&self, everything: bool) -> HostReport {
+        let mut inner = self.lock();
+        let applied = inner.applied;
+        match std::mem::take(&mut inner.unreported) {
+            Unreported::Some(changed) if !everything => {
+                let mut report = HostReport { applied, ..HostReport::default() };
+                for replica in changed {
+                    match report::report_one(&replica, inner.assignment(&replica), &inner.observed) {
+                        Some(one) => report.replicas.push(one),
+                        None => report.gone.push(replica),
+                    }
+                }
+                report
+            }
+            _ => {
+                let replicas = report::report(&inner.document, &inner.observed);
+                HostReport { is_whole: true, replicas, gone: Vec::new(), applied }
+            }
+        }
     }
 
     fn changed(&self) {
@@ -207,8 +247,12 @@ impl Registry {
 }
 
 impl Inner {
+    fn assignment(&self, replica: &ReplicaId) -> Option<&Assignment> {
+        self.document.assignments.get((*self.asked.get(replica)?)?)
+    }
+
     fn wanted(&self, replica: &ReplicaId) -> Wanted {
-        self.asked.get(replica).copied().unwrap_or(Wanted::Gone)
+        self.assignment(replica).map_or(Wanted::Gone, Wanted::run)
     }
 
     fn finish_module(&mut self, module: &ModuleKey, result: Result<Done, StepFailure>, now: Instant) {
@@ -227,6 +271,7 @@ impl Inner {
             }
         };
         self.observed.modules.insert(module.clone(), status);
+        self.unreported = Unreported::Everything;
     }
 
     fn finish_replica(
@@ -237,10 +282,14 @@ impl Inner {
         result: Result<Done, StepFailure>,
         now: Instant,
     ) {
+        self.unreported.add(replica);
         let there = self.observed.replicas.entry(replica.clone()).or_default();
         there.activity = None;
         match result {
             Ok(_) => {
+                if running.is_none() {
+                    there.seen = None;
+                }
                 there.running = running;
                 there.broken = None;
                 there.failure = None;
@@ -287,7 +336,7 @@ fn broken(state: &ReplicaState) -> Option<StepFailure> {
 
 #[cfg(test)]
 mod tests {
-    use hvm_types::{Assignment, ByteSize, Digest, Epoch, Generation, Sequence};
+    use hvm_types::{Digest, Epoch, Generation};
 
     use super::*;
 
@@ -299,23 +348,13 @@ mod tests {
             epoch: Epoch(1),
             image: Digest::of(b"image"),
             stateful: true,
-            task: serde_json::from_str(task).expect("a task"),
+            task: serde_json::from_str(task).map(Arc::new).expect("a task"),
         }
     }
 
-    fn status(state: ReplicaState) -> PartitionStatus {
-        PartitionStatus {
-            id: assignment().replica,
-            state,
-            generation: Generation(1),
-            epoch: Epoch(1),
-            sequence: Sequence(0),
-            mailbox: 0,
-            instances: 0,
-            memory: ByteSize(0),
-            stored: ByteSize(0),
-            doing: Vec::new(),
-        }
+    /// What the HVM says when the replica changed its state.
+    fn change(state: ReplicaState) -> Vec<(ReplicaId, ReplicaState)> {
+        vec![(assignment().replica, state)]
     }
 
     /// A registry whose one replica was opened.
@@ -336,16 +375,15 @@ mod tests {
     fn what_broke_is_closed_reported_and_opened_again_after_a_while() {
         let now = Instant::now();
         let registry = opened(now);
-        assert_eq!(registry.serving().len(), 1);
-        registry.observe(&[status(ReplicaState::Failed { reason: "damaged".to_owned() })], None);
-        assert_eq!(registry.serving().len(), 0);
+        assert_eq!(registry.serving(), [&assignment().replica].into_iter().collect());
+        assert!(registry.observe(change(ReplicaState::Failed { reason: "damaged".to_owned() })));
+        assert_eq!(registry.serving(), ReadySet::default());
         let close = Step::Close { replica: assignment().replica };
         assert_eq!(registry.plan(now), std::slice::from_ref(&close));
         registry.begin(&close);
         registry.finish(&close, Ok(Done::Replica), now);
         assert_eq!(registry.plan(now), []);
-        let (reports, _) = registry.report(&[]);
-        assert_eq!(reports[0].state, ReplicaState::Failed { reason: "damaged".to_owned() });
+        assert_eq!(registry.replicas()[0].state, ReplicaState::Failed { reason: "damaged".to_owned() });
         let retry = registry.next_retry(now).expect("a retry");
         assert_eq!(registry.plan(retry), [Step::Open { assignment: assignment() }]);
     }
@@ -358,11 +396,28 @@ mod tests {
         let close = Step::Close { replica: assignment().replica };
         assert_eq!(registry.plan(now), std::slice::from_ref(&close));
         registry.begin(&close);
-        let (reports, applied) = registry.report(&[status(ReplicaState::Draining)]);
-        assert_eq!((reports[0].state.clone(), applied), (ReplicaState::Draining, 1));
+        let report = registry.report(false);
+        assert_eq!((report.replicas[0].state.clone(), report.applied), (ReplicaState::Draining, 1));
         registry.finish(&close, Ok(Done::Replica), now);
         assert_eq!(registry.plan(now), []);
-        assert_eq!(registry.report(&[]), (Vec::new(), 2));
+        let gone = vec![assignment().replica];
+        assert_eq!(registry.report(false), HostReport { gone, applied: 2, ..HostReport::default() });
+        assert_eq!(registry.report(false), HostReport { applied: 2, ..HostReport::default() });
+    }
+
+    #[test]
+    fn a_report_speaks_of_what_changed_and_of_everything_when_asked() {
+        let now = Instant::now();
+        let registry = opened(now);
+        let first = registry.report(false);
+        assert!(first.is_whole && first.replicas.len() == 1, "a new document: {first:?}");
+        let nothing = HostReport { applied: first.applied, ..HostReport::default() };
+        assert_eq!(registry.report(false), nothing);
+        assert!(!registry.observe(change(ReplicaState::Hibernated)));
+        let changed = registry.report(false);
+        assert!(!changed.is_whole && changed.replicas[0].state == ReplicaState::Hibernated, "{changed:?}");
+        assert_eq!(registry.report(false), nothing);
+        assert_eq!(registry.report(true).replicas, changed.replicas);
     }
 
     #[test]
@@ -377,6 +432,7 @@ mod tests {
         let failure = StepFailure { reason: "no".to_owned(), fenced_by: None };
         registry.finish(&open, Err(failure), now);
         assert_eq!(registry.plan(now), []);
-        assert_eq!(registry.report(&[]), (Vec::new(), 2));
+        let nothing = HostReport { is_whole: true, applied: 2, ..HostReport::default() };
+        assert_eq!(registry.report(true), nothing);
     }
 }

@@ -6,47 +6,52 @@ use hvm_types::{Assignment, HostDocument, ReplicaId, ReplicaReport, ReplicaState
 
 use super::observed::{Activity, ModuleKey, ModuleStatus, Observed, ObservedReplica, Running, Wanted};
 
-/// One report for each replica that is assigned here or still here. `states` is what the HVM says of those
-/// that run.
-pub(crate) fn report(
-    document: &HostDocument,
-    observed: &Observed,
-    states: &BTreeMap<&ReplicaId, &ReplicaState>,
-) -> Vec<ReplicaReport> {
+/// One report for each replica that is assigned here or still here.
+pub(crate) fn report(document: &HostDocument, observed: &Observed) -> Vec<ReplicaReport> {
     let assigned: BTreeMap<&ReplicaId, &Assignment> =
         document.assignments.iter().map(|assignment| (&assignment.replica, assignment)).collect();
     let all: BTreeSet<&ReplicaId> = assigned.keys().copied().chain(observed.replicas.keys()).collect();
-    let nothing = ObservedReplica::default();
     all.into_iter()
-        .map(|replica| {
-            let there = observed.replicas.get(replica).unwrap_or(&nothing);
-            match (&there.running, assigned.get(replica)) {
-                (Some(running), assignment) => {
-                    let state = running_state(there, states.get(replica).copied());
-                    let next = assignment
-                        .filter(|assignment| assignment.generation != running.generation)
-                        .map(|assignment| (assignment.generation, coming_state(assignment, there, observed)));
-                    report_running(replica, running, state, next)
-                }
-                (None, Some(assignment)) => {
-                    let state = coming_state(assignment, there, observed);
-                    report_running(replica, &Running::of(assignment), state, None)
-                }
-                // Its purge is under way or failed; what ran is not known any more.
-                (None, None) => ReplicaReport {
-                    replica: replica.clone(),
-                    generation: Default::default(),
-                    epoch: Default::default(),
-                    image: hvm_types::Digest::from_bytes([0; 32]),
-                    state: match &there.failure {
-                        Some((_, failure)) => ReplicaState::Failed { reason: failure.reason.clone() },
-                        None => ReplicaState::Draining,
-                    },
-                    next: None,
-                },
-            }
-        })
+        .filter_map(|replica| report_one(replica, assigned.get(replica).copied(), observed))
         .collect()
+}
+
+/// The report of one replica; `None` where it is neither assigned here nor still here.
+pub(crate) fn report_one(
+    replica: &ReplicaId,
+    assignment: Option<&Assignment>,
+    observed: &Observed,
+) -> Option<ReplicaReport> {
+    let nothing = ObservedReplica::default();
+    let there = observed.replicas.get(replica);
+    if there.is_none() && assignment.is_none() {
+        return None;
+    }
+    let there = there.unwrap_or(&nothing);
+    Some(match (&there.running, assignment) {
+        (Some(running), assignment) => {
+            let next = assignment
+                .filter(|assignment| assignment.generation != running.generation)
+                .map(|assignment| (assignment.generation, coming_state(assignment, there, observed)));
+            report_running(replica, running, running_state(there), next)
+        }
+        (None, Some(assignment)) => {
+            let state = coming_state(assignment, there, observed);
+            report_running(replica, &Running::of(assignment), state, None)
+        }
+        // Its purge is under way or failed; what ran is not known any more.
+        (None, None) => ReplicaReport {
+            replica: replica.clone(),
+            generation: Default::default(),
+            epoch: Default::default(),
+            image: hvm_types::Digest::from_bytes([0; 32]),
+            state: match &there.failure {
+                Some((_, failure)) => ReplicaState::Failed { reason: failure.reason.clone() },
+                None => ReplicaState::Draining,
+            },
+            next: None,
+        },
+    })
 }
 
 fn report_running(
@@ -66,8 +71,8 @@ fn report_running(
 }
 
 /// The state of what runs.
-fn running_state(there: &ObservedReplica, seen: Option<&ReplicaState>) -> ReplicaState {
-    match (there.activity, seen) {
+fn running_state(there: &ObservedReplica) -> ReplicaState {
+    match (there.activity, &there.seen) {
         (Some(Activity::Closing), _) => ReplicaState::Draining,
         (_, Some(state)) => state.clone(),
         (_, None) => ReplicaState::Recovering,

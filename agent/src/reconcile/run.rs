@@ -13,23 +13,11 @@ use super::execute::Executor;
 use super::observed::StepFailure;
 use super::plan::Step;
 use super::registry::Done;
+use super::schedule::{Need, Schedule};
 use crate::ingress::{Router, Serving};
 
-/// Components that are prepared at the same time: they want the disk and the processors for themselves.
-const MAX_PREPARING: usize = 2;
-
-/// Partitions that are opened or upgraded at the same time.
-const MAX_STARTING: usize = 64;
-
-/// Partitions that are closed or purged at the same time; apart from the others, because a partition may
-/// need its whole deadline to finish what it has accepted.
-const MAX_REMOVING: usize = 256;
-
-/// How often the HVM is looked at when nothing else happens.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-
-/// Longest pause between two rounds for the sake of their cost; see [`Loop::run`].
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Of the loop's time, telling the ingress which replicas take requests takes at most about one part of this.
+const PUBLISH_COSTS: u32 = 10;
 
 /// How long steps under way may take when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -70,9 +58,12 @@ struct Loop {
     router: Option<Arc<Router>>,
     steps: JoinSet<Result<Done, StepFailure>>,
     under_way: HashMap<task::Id, Step>,
-    preparing: usize,
-    starting: usize,
-    removing: usize,
+    schedule: Schedule,
+    retry: Option<Instant>,
+    /// When the ingress is to be told of what changed; `None` where nothing did.
+    publish_at: Option<Instant>,
+    published_at: Instant,
+    publish_cost: Duration,
 }
 
 impl Reconcile {
@@ -84,9 +75,11 @@ impl Reconcile {
             router: None,
             steps: JoinSet::new(),
             under_way: HashMap::new(),
-            preparing: 0,
-            starting: 0,
-            removing: 0,
+            schedule: Schedule::new(Instant::now()),
+            retry: None,
+            publish_at: None,
+            published_at: Instant::now(),
+            publish_cost: Duration::ZERO,
         };
         ReconcileHandle { stop, join: tokio::spawn(running.run(stopped)) }
     }
@@ -94,28 +87,30 @@ impl Reconcile {
 
 impl Loop {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut changes = self.reconcile.executor.hvm.state_changes();
         self.take_document(false).await;
         while !*stopped.borrow() {
-            let began = Instant::now();
-            self.observe().await;
+            if self.schedule.next_plan(self.retry) <= Instant::now() {
+                self.plan().await;
+            }
             self.begin_steps();
-            let now = Instant::now();
-            let cost = now.duration_since(began);
-            let retry = self.reconcile.executor.registry.next_retry(now);
-            let wait = retry.map_or(LOOK_PERIOD, |at| at.saturating_duration_since(now).min(LOOK_PERIOD));
+            if self.publish_at.is_some_and(|at| at <= Instant::now()) {
+                self.publish();
+            }
+            let next_plan = self.schedule.next_plan(self.retry);
+            let next = self.publish_at.map_or(next_plan, |at| at.min(next_plan));
             tokio::select! {
                 finished = self.steps.join_next_with_id(), if !self.steps.is_empty() => self.finish(finished),
                 changed = self.reconcile.documents.changed() => match changed {
                     Ok(()) => self.take_document(true).await,
                     Err(_) => break,
                 },
+                changed = changes.next() => if self.reconcile.executor.registry.observe(changed) {
+                    self.schedule.needs_plan(Need::Changed);
+                    self.has_changed();
+                },
                 _ = stopped.changed() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-            // A round looks at every replica. Where there are many, the steps that end in the time of one round
-            // are taken together, or each of thousands would have a round of its own.
-            if !self.steps.is_empty() {
-                tokio::time::sleep(cost.min(LONGEST_PAUSE)).await;
+                () = tokio::time::sleep_until(next.into()) => {}
             }
             while let Some(finished) = self.steps.try_join_next_with_id() {
                 self.finish(Some(finished));
@@ -149,12 +144,21 @@ impl Loop {
         }
         self.router = Some(Arc::new(Router::compile(&document.routing, &self.reconcile.host)));
         self.reconcile.executor.registry.set_document(document);
+        self.schedule.needs_plan(Need::Changed);
+        self.has_changed();
     }
 
-    async fn observe(&self) {
-        let executor = &self.reconcile.executor;
-        let stored = if executor.registry.has_purges() { self.stored().await } else { None };
-        executor.registry.observe(&executor.hvm.observe(), stored);
+    async fn plan(&mut self) {
+        let began = Instant::now();
+        let registry = &self.reconcile.executor.registry;
+        if registry.has_purges()
+            && let Some(stored) = self.stored().await
+        {
+            registry.observe_stored(stored);
+        }
+        let steps = registry.plan(Instant::now());
+        self.retry = registry.next_retry(Instant::now());
+        self.schedule.replace(steps, began, Instant::now());
     }
 
     /// The replicas with durable state here; `None` where they can't be listed now.
@@ -172,30 +176,18 @@ impl Loop {
 
     fn begin_steps(&mut self) {
         let mut begun = Vec::new();
-        for step in self.reconcile.executor.registry.plan(Instant::now()) {
-            let (under_way, most) = self.room(&step);
-            if *under_way < most {
-                *under_way += 1;
-                self.reconcile.executor.registry.begin(&step);
-                begun.push(step);
-            }
+        while let Some(step) = self.schedule.begin() {
+            self.reconcile.executor.registry.begin(&step);
+            begun.push(step);
         }
-        // The ingress passes no more requests to what is about to be closed.
-        self.publish();
+        if begun.iter().any(|step| matches!(step, Step::Close { .. })) {
+            // The ingress passes no more requests to what is about to be closed.
+            self.publish();
+        }
         for step in begun {
             let (executor, done) = (self.reconcile.executor.clone(), step.clone());
             let task = self.steps.spawn(async move { executor.execute(&done).await });
             self.under_way.insert(task.id(), step);
-        }
-    }
-
-    fn room(&mut self, step: &Step) -> (&mut usize, usize) {
-        match step {
-            Step::Prepare { .. } => (&mut self.preparing, MAX_PREPARING),
-            Step::Close { .. } | Step::Purge { .. } => (&mut self.removing, MAX_REMOVING),
-            Step::Open { .. } | Step::Upgrade { .. } | Step::Adopt { .. } => {
-                (&mut self.starting, MAX_STARTING)
-            }
         }
     }
 
@@ -210,12 +202,20 @@ impl Loop {
             None => return,
         };
         let step = self.under_way.remove(&id).expect("every spawned step is under way");
-        *self.room(&step).0 -= 1;
+        self.schedule.end(&step, result.is_ok());
         self.reconcile.executor.registry.finish(&step, result, Instant::now());
+        self.has_changed();
+    }
+
+    /// Other replicas take requests than the ingress was told.
+    fn has_changed(&mut self) {
+        self.publish_at.get_or_insert(self.published_at + self.publish_cost * PUBLISH_COSTS);
     }
 
     /// Tells the ingress what routes there are and which replicas take requests.
-    fn publish(&self) {
+    fn publish(&mut self) {
+        let began = Instant::now();
+        self.publish_at = None;
         let Some(router) = self.router.clone() else { return };
         let ready = self.reconcile.executor.registry.serving();
         self.reconcile.serving.send_if_modified(|serving| {
@@ -226,5 +226,7 @@ impl Loop {
             }
             is_new
         });
+        self.published_at = Instant::now();
+        self.publish_cost = self.published_at.duration_since(began);
     }
 }

@@ -1,5 +1,7 @@
 //! The agent's API.
 
+use std::sync::Arc;
+
 use hvm_api::v1;
 use hvm_api::v1::agent_client::AgentClient;
 use tonic::transport::Channel;
@@ -66,7 +68,7 @@ async fn what_hangs_can_be_seen_while_it_hangs() {
     let keys = Keys::new();
     let (scheduler, mut host) = serving(&keys).await;
     let mut wanted = assignments(0..1, 2, Image::probe("1.0.0", &keys).manifest());
-    wanted[0].task.resources.deadline = "3s".parse().expect("a time");
+    Arc::make_mut(&mut wanted[0].task).resources.deadline = "3s".parse().expect("a time");
     scheduler.put_document("a", document(2, wanted, 1, &[host.entry()]));
     scheduler.reported("a", |reported| reported.all_ready(1, 2)).await;
     let client = host.client();

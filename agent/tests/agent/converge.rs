@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hvm_agent::partition_of;
 use hvm_types::{Epoch, ReplicaState};
 
-use crate::support::{Host, Image, Keys, Scheduler, assignments, document};
+use crate::support::{Host, Image, Keys, Reported, Scheduler, assignments, document};
 
 #[tokio::test]
 async fn a_document_leads_to_durable_answers_from_the_owner_of_each_key() {
@@ -30,6 +30,27 @@ async fn a_document_leads_to_durable_answers_from_the_owner_of_each_key() {
         assert_eq!(answer.header("hvm-partition"), Some(owner.as_str()));
         assert_eq!(client.get(&format!("/kv/get?k={key}")).await.text(), format!("value-{key}"));
     }
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_where_nothing_changes_reports_nothing_and_everything_to_a_scheduler_that_forgot() {
+    let (keys, scheduler) = (Keys::new(), Scheduler::start().await);
+    let image = Image::probe("1.0.0", &keys);
+    scheduler.put_image(&image);
+    let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
+    let desired = document(1, assignments(0..8, 1, image.manifest()), 8, &[host.entry()]);
+    scheduler.put_document("a", desired);
+    let settled = |reported: &Reported| reported.all_ready(8, 1) && reported.applied == 1;
+    scheduler.reported("a", |reported| settled(reported) && reported.heartbeats > 0).await;
+    let before = scheduler.reported("a", settled).await;
+    let later = |reported: &Reported| reported.heartbeats >= before.heartbeats + 2;
+    let after = scheduler.reported("a", later).await;
+    assert_eq!((after.whole, after.changes), (before.whole, before.changes));
+
+    scheduler.forget_reports("a");
+    let again = scheduler.reported("a", settled).await;
+    assert_eq!(again.whole, 1, "everything is reported, once");
     host.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! Nothing unverified is compiled or run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use guests_path::Guest;
 use hvm_appimage::DirSource;
@@ -64,7 +65,7 @@ async fn an_image_that_asks_for_more_than_is_granted_is_refused_by_the_capabilit
     scheduler.put_image(&image);
     let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
     let mut wanted = assignments(0..1, 1, image.manifest());
-    wanted[0].task.grants.http = Vec::new();
+    Arc::make_mut(&mut wanted[0].task).grants.http = Vec::new();
     scheduler.put_document("a", document(1, wanted, 1, &[host.entry()]));
     let reason = failure(&scheduler).await;
     assert!(reason.contains("outgoing-http") && reason.contains("does not grant"), "{reason}");
@@ -137,7 +138,7 @@ async fn two_uses_of_one_image_fetch_its_blobs_once() {
     let mut host = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
     let mut both = assignments(0..2, 1, image.manifest());
     // Refused, because the image asks for it; but prepared apart from the other, and at the same time.
-    both[1].task.grants.logging = false;
+    Arc::make_mut(&mut both[1].task).grants.logging = false;
     scheduler.put_document("a", document(1, both, 2, &[host.entry()]));
     let is_over = |state: Option<&ReplicaState>| {
         state.is_some_and(|state| state.serves() || matches!(state, ReplicaState::Failed { .. }))

@@ -1,10 +1,10 @@
 //! Host documents: assignments and the routing table.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use hvm_types::{
     Assignment, Epoch, Generation, GroupPlacement, HostDocument, HostSpec, PartitionOwner, RouteSpec,
-    RouteTarget, RoutingTable, TaskSpec,
+    RouteTarget, RoutingTable, TaskNumbers, TaskSpec,
 };
 
 use super::text::{each, parse, required};
@@ -40,20 +40,12 @@ impl TryFrom<v1::HostSpec> for HostSpec {
 
 impl From<HostDocument> for v1::HostDocument {
     fn from(document: HostDocument) -> Self {
-        let mut tasks_json: Vec<String> = Vec::new();
-        let mut numbers: HashMap<String, u32> = HashMap::new();
-        let mut number = |task: &TaskSpec| {
-            let json = serde_json::to_string(task).expect("a task of strings and numbers is JSON");
-            *numbers.entry(json).or_insert_with_key(|json| {
-                tasks_json.push(json.clone());
-                u32::try_from(tasks_json.len() - 1).expect("fewer tasks than replicas")
-            })
-        };
+        let mut numbers = TaskNumbers::default();
         let assignments = document
             .assignments
             .into_iter()
             .map(|assignment| v1::Assignment {
-                task: number(&assignment.task),
+                task: u32::try_from(numbers.number(&assignment.task)).expect("fewer tasks than replicas"),
                 replica: assignment.replica.to_string(),
                 generation: assignment.generation.0,
                 epoch: assignment.epoch.0,
@@ -61,6 +53,10 @@ impl From<HostDocument> for v1::HostDocument {
                 stateful: assignment.stateful,
             })
             .collect();
+        let json = |task: &Arc<TaskSpec>| {
+            serde_json::to_string(task.as_ref()).expect("a task of strings and numbers is JSON")
+        };
+        let tasks_json = numbers.into_tasks().iter().map(json).collect();
         Self {
             assignments,
             routing: Some(document.routing.into()),
@@ -76,9 +72,11 @@ impl TryFrom<v1::HostDocument> for HostDocument {
 
     fn try_from(document: v1::HostDocument) -> Result<Self, InvalidField> {
         let tasks = document.tasks_json.iter().enumerate().map(|(i, json)| {
-            serde_json::from_str(json).map_err(|reason| InvalidField::new(format!("tasks_json[{i}]"), reason))
+            serde_json::from_str(json)
+                .map(Arc::new)
+                .map_err(|reason| InvalidField::new(format!("tasks_json[{i}]"), reason))
         });
-        let tasks: Vec<TaskSpec> = tasks.collect::<Result<_, _>>()?;
+        let tasks: Vec<Arc<TaskSpec>> = tasks.collect::<Result<_, _>>()?;
         let read = |(i, assignment): (usize, v1::Assignment)| {
             read_assignment(assignment, &tasks).map_err(|e| e.within(format!("assignments[{i}]")))
         };
@@ -91,7 +89,7 @@ impl TryFrom<v1::HostDocument> for HostDocument {
     }
 }
 
-fn read_assignment(assignment: v1::Assignment, tasks: &[TaskSpec]) -> Result<Assignment, InvalidField> {
+fn read_assignment(assignment: v1::Assignment, tasks: &[Arc<TaskSpec>]) -> Result<Assignment, InvalidField> {
     let task = usize::try_from(assignment.task).ok().and_then(|number| tasks.get(number));
     let task = task.ok_or_else(|| {
         InvalidField::new("task", format!("there is no task {} in tasks_json", assignment.task))
@@ -102,7 +100,7 @@ fn read_assignment(assignment: v1::Assignment, tasks: &[TaskSpec]) -> Result<Ass
         epoch: Epoch(assignment.epoch),
         image: parse("image", &assignment.image)?,
         stateful: assignment.stateful,
-        task: task.clone(),
+        task: Arc::clone(task),
     })
 }
 

@@ -1,7 +1,6 @@
 //! One instance of a component in memory: its store, its exports and its place in the pool.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use hvm_types::ByteSize;
@@ -12,6 +11,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
+use crate::observed::Observed;
 use crate::{Module, Trap};
 
 /// One instance of a component.
@@ -34,12 +34,19 @@ pub(crate) struct InstanceError {
     pub(crate) trap: Trap,
 }
 
-/// Counts an instance while it lives.
-struct Counted(Arc<AtomicU32>);
+/// Shows an instance while it lives.
+struct Counted(Arc<Observed>);
+
+impl Counted {
+    fn new(observed: &Arc<Observed>) -> Self {
+        observed.instance_came();
+        Self(Arc::clone(observed))
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.0.instance_went();
     }
 }
 
@@ -49,10 +56,9 @@ impl Instance {
         module: &Module,
         settings: &GuestSettings,
         permit: OwnedSemaphorePermit,
-        count: &Arc<AtomicU32>,
+        observed: &Arc<Observed>,
     ) -> Result<Self, InstanceError> {
-        count.fetch_add(1, Relaxed);
-        let counted = Counted(Arc::clone(count));
+        let counted = Counted::new(observed);
         let pre = module.pre();
         let mut store = Store::new(pre.engine(), GuestState::new(settings));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.

@@ -87,7 +87,7 @@ impl Partition {
         Started::Waits(receiver)
     }
 
-    fn admit_call(&self, version: &Version, call: &Call) -> Result<(), RequestError> {
+    fn admit_call(&self, version: &Rc<Version>, call: &Call) -> Result<(), RequestError> {
         self.check_open(version)?;
         if version.spec.module.typed().is_none() {
             return Err(RequestError::NoTypedHandler);
@@ -177,7 +177,7 @@ impl Partition {
         &self,
         running: impl Future<Output = Ended>,
         deadline: tokio::time::Instant,
-        version: &Version,
+        version: &Rc<Version>,
         reply: &RefCell<Option<Reply>>,
     ) -> Ended {
         let limit = version.spec.resources.deadline.0;
@@ -194,7 +194,7 @@ impl Partition {
 
     async fn call_in_guest(
         self: &Rc<Self>,
-        version: &Version,
+        version: &Rc<Version>,
         call: &Call,
         began: Instant,
         deadline: tokio::time::Instant,
@@ -212,7 +212,13 @@ impl Partition {
         }
     }
 
-    fn answer_call(&self, version: &Version, ended: Ended, began: Instant, reply: &RefCell<Option<Reply>>) {
+    fn answer_call(
+        &self,
+        version: &Rc<Version>,
+        ended: Ended,
+        began: Instant,
+        reply: &RefCell<Option<Reply>>,
+    ) {
         let answer = self.end_call(version, ended, began, Instant::now());
         match (reply.take(), answer) {
             (None, _) => {}
@@ -223,7 +229,7 @@ impl Partition {
     }
 
     /// Counts how a query ended, and keeps its instance where it may serve on.
-    fn end_call(&self, version: &Version, ended: Ended, began: Instant, now: Instant) -> Answer {
+    fn end_call(&self, version: &Rc<Version>, ended: Ended, began: Instant, now: Instant) -> Answer {
         self.observed.meter.add_wall(now - began);
         let (answered, instance) = ended.map_err(|error| self.call_error(error))?;
         version.check_in(&self.host, Pool::Query, instance, now);

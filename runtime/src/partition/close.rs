@@ -29,7 +29,7 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
         partition.log.host(LogLevel::Info, "stopped");
         partition.host.unregister(&partition.observed);
         drop(partitions);
-        partition.drop_all_instances();
+        partition.version().drop_idle();
     }
     Ok(())
 }
@@ -67,9 +67,5 @@ impl Partition {
             Ok(_) => drop(self.committed_meter.replace(meter)),
             Err(error) => tracing::warn!(id = %self.observed.id, %error, "the last meter is not durable"),
         }
-    }
-
-    fn drop_all_instances(&self) {
-        self.drop_idle_before(Some(std::time::Instant::now()));
     }
 }

@@ -25,3 +25,4 @@ pub(crate) use job::Reply;
 pub(crate) use open::open;
 pub(crate) use pinned::Partition;
 pub(crate) use upgrade::upgrade;
+pub(crate) use version::Version;

@@ -43,7 +43,7 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         Some(state) => state.meter().map_err(|error| read_failed(&id, &error))?,
         None => Meter::default(),
     };
-    let observed = Observed::new(id.clone(), spec.epoch, spec.generation, &used);
+    let observed = Observed::new(id.clone(), spec.epoch, spec.generation, &used, &host.changes);
     let log = PartitionLog::new(id.clone(), Arc::clone(&host.config.log));
     let (stateful, epoch, generation) = (spec.stateful, spec.epoch, spec.generation);
     let version = Version::new(&host, &observed, &log, spec, egress, state);

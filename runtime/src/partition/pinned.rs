@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use futures::FutureExt as _;
 use hvm_types::{Meter, ReplicaState};
@@ -18,7 +17,6 @@ use super::version::Version;
 use crate::LogLevel;
 use crate::capability::PartitionLog;
 use crate::host::Host;
-use crate::memory::MemoryAccount;
 use crate::observed::Observed;
 use crate::state::ReadError;
 use crate::worker::Slices;
@@ -97,22 +95,6 @@ impl Partition {
             }
             ReadError::Unavailable { .. } => {}
         }
-    }
-
-    /// Whether the instances of the version that runs are charged to this account.
-    pub(crate) fn is_charged_to(&self, account: &Arc<MemoryAccount>) -> bool {
-        Arc::ptr_eq(&self.version.borrow().memory, account)
-    }
-
-    /// Since when its longest-idle instance is idle.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.version.borrow().idle_since()
-    }
-
-    /// Drops instances that are idle since before then; the longest-idle one where no time is given. Returns
-    /// how many went.
-    pub(crate) fn drop_idle_before(&self, before: Option<Instant>) -> usize {
-        self.version.borrow().drop_idle(before)
     }
 
     /// Forgets the requests that wait: the worker stops. They hold the partition that holds them.

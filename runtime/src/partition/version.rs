@@ -1,6 +1,6 @@
 //! One version of a partition: what it runs, with which limits, and its idle instances.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,21 +15,24 @@ use crate::host::Host;
 use crate::memory::MemoryAccount;
 use crate::observed::Observed;
 use crate::state::PartitionState;
+use crate::worker::Local;
 use crate::{OpenError, PartitionSpec, RequestError};
 
 /// Longest deadline: what is longer would keep an upgrade waiting for days.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One version of a partition.
-pub(super) struct Version {
+pub(crate) struct Version {
     pub(super) spec: PartitionSpec,
     pub(super) state: Option<Arc<dyn PartitionState>>,
-    pub(super) memory: Arc<MemoryAccount>,
+    pub(crate) memory: Arc<MemoryAccount>,
     settings: GuestSettings,
     /// The instance that commands run in, one after another.
     command: Idle,
     /// The instances that queries run in, each one at a time.
     queries: Idle,
+    /// Whether the worker's order of idle versions has an entry of it.
+    is_listed: Cell<bool>,
 }
 
 /// Instances that wait for a request, the one used last at the back. Boxed, because each request moves one out and back
@@ -95,7 +98,8 @@ impl Version {
             answer_limit: spec.resources.response_body,
             log: Arc::clone(log),
         };
-        Rc::new(Self { spec, state, memory, settings, command: Idle::default(), queries: Idle::default() })
+        let (command, queries) = (Idle::default(), Idle::default());
+        Rc::new(Self { spec, state, memory, settings, command, queries, is_listed: Cell::new(false) })
     }
 
     fn idle(&self, pool: Pool) -> &Idle {
@@ -109,7 +113,7 @@ impl Version {
     pub(super) async fn check_out(
         &self,
         host: &Host,
-        observed: &Observed,
+        observed: &Arc<Observed>,
         pool: Pool,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
@@ -124,33 +128,49 @@ impl Version {
     async fn make(
         &self,
         host: &Host,
-        observed: &Observed,
+        observed: &Arc<Observed>,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
         let slot = host.slot(self.spec.module.permits(), until).await?;
-        Instance::new(&self.spec.module, &self.settings, slot, &observed.instances)
+        Instance::new(&self.spec.module, &self.settings, slot, observed)
             .await
             .map(Box::new)
             .map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
     /// Gives an instance back after a request that went well and ended at `now`.
-    pub(super) fn check_in(&self, host: &Host, pool: Pool, mut instance: Box<Instance>, now: Instant) {
+    pub(super) fn check_in(
+        self: &Rc<Self>,
+        host: &Host,
+        pool: Pool,
+        mut instance: Box<Instance>,
+        now: Instant,
+    ) {
         let keep = self.spec.instance == InstancePolicy::Reuse
             && host.may_keep_instances()
             && instance.store.data_mut().is_reusable();
         if keep {
             instance.idle_since = now;
             self.idle(pool).borrow_mut().push_back(instance);
+            if !self.is_listed.get()
+                && let Some(local) = Local::current()
+            {
+                self.is_listed.set(true);
+                local.idle.add(now, self);
+            }
         }
     }
 
     /// Makes an instance ahead of the first request, and so shows that the component starts. Where the pool is
     /// full, it does not wait.
-    pub(super) async fn warm(&self, host: &Host, observed: &Observed) -> Result<(), OpenError> {
+    pub(super) async fn warm(
+        self: &Rc<Self>,
+        host: &Host,
+        observed: &Arc<Observed>,
+    ) -> Result<(), OpenError> {
         let Some(slot) = host.slot_now(self.spec.module.permits()) else { return Ok(()) };
         let failed = |reason: String| OpenError::Instance { id: self.spec.id.clone(), reason };
-        let starting = Instance::new(&self.spec.module, &self.settings, slot, &observed.instances);
+        let starting = Instance::new(&self.spec.module, &self.settings, slot, observed);
         let instance = tokio::time::timeout(self.spec.resources.deadline.0, starting)
             .await
             .map_err(|_| failed("its start takes longer than `deadline`".to_owned()))?
@@ -160,33 +180,33 @@ impl Version {
         Ok(())
     }
 
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        let longest = |idle: &Idle| idle.borrow().front().map(|instance| instance.idle_since);
-        [longest(&self.command), longest(&self.queries)].into_iter().flatten().min()
+    /// Since when its longest-idle instance is idle.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        [&self.command, &self.queries].into_iter().filter_map(longest).min()
     }
 
-    pub(super) fn drop_idle(&self, before: Option<Instant>) -> usize {
-        let Some(before) = before else {
-            let since = |idle: &Idle| idle.borrow().front().map(|instance| instance.idle_since);
-            let idle = match (since(&self.command), since(&self.queries)) {
-                (Some(command), Some(query)) if query < command => &self.queries,
-                (None, _) => &self.queries,
-                _ => &self.command,
-            };
-            let dropped = idle.borrow_mut().pop_front();
-            return usize::from(dropped.is_some());
+    /// Drops the longest-idle instance. False where none is idle.
+    pub(crate) fn drop_longest_idle(&self) -> bool {
+        let idle = match (longest(&self.command), longest(&self.queries)) {
+            (Some(command), Some(query)) if query < command => &self.queries,
+            (None, _) => &self.queries,
+            _ => &self.command,
         };
-        let mut dropped = 0;
-        for idle in [&self.command, &self.queries] {
-            // Dropping an instance may write its last line to the log: not while the list is borrowed.
-            loop {
-                let instance = idle.borrow_mut().pop_front_if(|instance| instance.idle_since <= before);
-                if instance.is_none() {
-                    break;
-                }
-                dropped += 1;
-            }
-        }
-        dropped
+        let dropped = idle.borrow_mut().pop_front();
+        dropped.is_some()
     }
+
+    /// Drops all idle instances.
+    pub(super) fn drop_idle(&self) {
+        while self.drop_longest_idle() {}
+    }
+
+    /// Takes note that the worker's order of idle versions has no entry of it any more.
+    pub(crate) fn unlist(&self) {
+        self.is_listed.set(false);
+    }
+}
+
+fn longest(idle: &Idle) -> Option<Instant> {
+    idle.borrow().front().map(|instance| instance.idle_since)
 }

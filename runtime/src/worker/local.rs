@@ -4,16 +4,24 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hvm_types::ReplicaId;
 use rustc_hash::FxHashMap;
 use tokio::task::LocalSet;
 
 use super::Slices;
+use super::idle::IdleOrder;
 use crate::host::Host;
 use crate::memory::MemoryAccount;
 use crate::partition::Partition;
+
+/// Idle instances are looked at this often within the time after which they go.
+const LOOKS: u32 = 8;
+/// Instances that go before the worker looks at its other work.
+const AT_ONCE: u32 = 8;
+/// Stands for a time that no clock reaches.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 thread_local! {
     static LOCAL: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
@@ -25,6 +33,7 @@ pub(crate) struct Local {
     pub(crate) host: Arc<Host>,
     pub(crate) slices: Rc<Slices>,
     pub(crate) partitions: RefCell<FxHashMap<ReplicaId, Slot>>,
+    pub(crate) idle: IdleOrder,
     index: usize,
 }
 
@@ -64,6 +73,7 @@ impl Local {
             host: Arc::clone(host),
             slices: Slices::new(),
             partitions: RefCell::default(),
+            idle: IdleOrder::default(),
             index,
         });
         LOCAL.set(Some(Rc::clone(&local)));
@@ -120,28 +130,30 @@ impl Local {
 
     /// Drops the instance that has been idle for longest. False where none is idle.
     pub(crate) fn reclaim_one(&self) -> bool {
-        let idle = self.open_partitions();
-        let longest = idle.iter().filter_map(|p| Some((p.idle_since()?, p))).min_by_key(|(since, _)| *since);
-        longest.is_some_and(|(_, partition)| partition.drop_idle_before(None) > 0)
+        self.idle.drop_one(None)
     }
 
-    /// Drops the longest-idle instance of the partition whose memory this account counts. False where none is idle.
+    /// Drops the longest-idle instance of those whose memory this account counts. False where none is idle.
     pub(crate) fn reclaim_of(&self, account: &Arc<MemoryAccount>) -> bool {
-        let is_its = |slot: &&Slot| matches!(slot, Slot::Open(partition) if partition.is_charged_to(account));
-        let slot = self.partitions.borrow().values().find(is_its).cloned();
-        matches!(slot, Some(Slot::Open(partition)) if partition.drop_idle_before(None) > 0)
+        self.idle.of_account(account).is_some_and(|version| version.drop_longest_idle())
     }
 
-    /// Drops instances of partitions that had no request for long, for as long as the worker lives.
+    /// Drops instances of partitions that had no request for long, for as long as the worker lives. While none is
+    /// idle it does nothing.
     pub(super) async fn hibernate_loop(self: Rc<Self>) {
         let after = self.host.config.hibernate_after;
-        let mut interval = tokio::time::interval(after.div_f32(4.0).max(std::time::Duration::from_millis(1)));
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shortest_pause = (after / LOOKS).max(Duration::from_millis(1));
         loop {
-            interval.tick().await;
+            let Some(earliest) = self.idle.earliest() else {
+                self.idle.added().await;
+                continue;
+            };
+            let due = earliest.checked_add(after).unwrap_or(earliest + FOREVER);
+            let at = due.max(Instant::now() + shortest_pause);
+            tokio::time::sleep_until(at.into()).await;
             let Some(before) = Instant::now().checked_sub(after) else { continue };
-            for partition in self.open_partitions() {
-                partition.drop_idle_before(Some(before));
+            while (0..AT_ONCE).all(|_| self.idle.drop_one(Some(before))) {
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -5,10 +5,11 @@
 //! ```text
 //! channel ──▶ intake ──▶ partitions (tasks of their own, while they have requests)
 //! work ─────▶ slices    every 100 ms while there is work: processor time to partitions
-//! time ─────▶ hibernate every quarter of the idle time: instances of idle partitions go
+//! time ─────▶ hibernate when an instance has been idle for long: it goes
 //! ```
 
 mod handle;
+mod idle;
 mod local;
 mod slice;
 mod thread;

@@ -13,8 +13,9 @@ use super::handle::{Intake, Order};
 use super::{Local, slice, spawn_here};
 use crate::host::Host;
 
-/// Threads for work that blocks: opening state, looking up names.
-const BLOCKING_THREADS: usize = 4;
+/// Threads for work that blocks: opening state, looking up names. They end when they have nothing to do. What is opened
+/// at the same time shares a sync of the disk.
+const BLOCKING_THREADS: usize = 16;
 
 /// Starts a worker. It runs until `stop` turns true.
 pub(crate) fn start(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hvm_types::{DeploymentName, HostSpec, ReplicaReport};
+use hvm_types::{DeploymentName, HostSpec, ReplicaId, ReplicaReport};
 
 use crate::documents::{AssignmentDocument, DeploymentDocument, GroupKey, OwnershipDocument};
 
@@ -50,6 +50,33 @@ impl Observation {
             replicas.entry(GroupKey::of(&report.replica)).or_default().insert(report.replica.index, report);
         }
         Self { applied, replicas }
+    }
+
+    /// Takes in what changed. True where a plan could differ for it: one that serves has or has not an instance,
+    /// which no plan looks at.
+    pub(crate) fn change(&mut self, applied: u64, replicas: Vec<ReplicaReport>, gone: &[ReplicaId]) -> bool {
+        let mut matters = self.applied != applied;
+        self.applied = applied;
+        for report in replicas {
+            let group = self.replicas.entry(GroupKey::of(&report.replica)).or_default();
+            let now_serves = report.state.serves();
+            let without_state =
+                |report: &ReplicaReport| (report.generation, report.epoch, report.image, report.next.clone());
+            let (index, new) = (report.replica.index, without_state(&report));
+            let before = group.insert(index, report);
+            let same =
+                before.is_some_and(|old| old.state.serves() && now_serves && without_state(&old) == new);
+            matters |= !same;
+        }
+        for replica in gone {
+            if let Some(group) = self.replicas.get_mut(&GroupKey::of(replica)) {
+                matters |= group.remove(&replica.index).is_some();
+                if group.is_empty() {
+                    self.replicas.remove(&GroupKey::of(replica));
+                }
+            }
+        }
+        matters
     }
 
     /// What it said of one replica.

@@ -7,13 +7,14 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use hvm_api::v1::host_control_server::HostControl;
 use hvm_api::{ErrorKind, Failure, InvalidField, v1};
-use hvm_types::{HostId, HostSpec, ReplicaReport};
+use hvm_types::{HostId, HostSpec, ReplicaId, ReplicaReport};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::core::{Core, Published};
 use crate::documents::{AliveDocument, DataDocument, World, decode, encode, key};
 use crate::failure::IntoFailure as _;
+use crate::observations::Changed;
 use crate::planner::Observation;
 use crate::store::{Entry, LeaseId, Revision, StoreError, Transaction, Write};
 use crate::view;
@@ -65,19 +66,27 @@ impl HostControl for HostControlService {
         &self,
         request: Request<v1::ReportRequest>,
     ) -> Result<Response<v1::ReportResponse>, Status> {
-        let v1::ReportRequest { host, replicas, applied } = request.into_inner();
+        let v1::ReportRequest { host, replicas, applied, number, after, gone } = request.into_inner();
         let host = host_id(&host)?;
         let read = |(i, report)| {
             ReplicaReport::try_from(report)
                 .map_err(|error: InvalidField| error.within(format!("replicas[{i}]")))
         };
-        let reports: Result<Vec<_>, _> = replicas.into_iter().enumerate().map(read).collect();
-        let observation = Observation::new(applied.unwrap_or(0), reports?);
-        let known = renew(&self.core, &host).await?;
-        if known {
-            self.core.observations.report(&host, observation);
+        let replicas = replicas.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+        let read = |text: &String| text.parse().map_err(|reason| InvalidField::new("gone", reason));
+        let gone = gone.iter().map(read).collect::<Result<Vec<ReplicaId>, _>>()?;
+        let applied = applied.unwrap_or(0);
+        if !renew(&self.core, &host).await? {
+            return Ok(Response::new(v1::ReportResponse { known: false, wants_everything: false }));
         }
-        Ok(Response::new(v1::ReportResponse { known }))
+        let observations = &self.core.observations;
+        let taken = if after == 0 {
+            observations.report(&host, number, Observation::new(applied, replicas));
+            true
+        } else {
+            observations.report_changed(&host, number, Changed { after, applied, replicas, gone })
+        };
+        Ok(Response::new(v1::ReportResponse { known: true, wants_everything: !taken }))
     }
 }
 

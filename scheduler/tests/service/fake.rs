@@ -195,6 +195,7 @@ impl FakeAgent {
             host: self.id.clone(),
             replicas: reports.into_iter().map(Into::into).collect(),
             applied: Some(applied),
+            ..v1::ReportRequest::default()
         };
         self.client.report(request).await.expect("an answer").into_inner().known
     }

@@ -1,5 +1,7 @@
 //! Host documents.
 
+use std::sync::Arc;
+
 use hvm_types::{
     Assignment, Digest, Epoch, Generation, GroupPlacement, HostDocument, HostId, KeySource, PartitionOwner,
     RouteMatch, RouteSpec, RouteTarget, RoutingTable, TaskSpec,
@@ -17,14 +19,14 @@ pub(crate) fn assignments(
     generation: u64,
     image: Digest,
 ) -> Vec<Assignment> {
-    let task: TaskSpec = serde_json::from_str(TASK).expect("a task");
+    let task: Arc<TaskSpec> = serde_json::from_str(TASK).map(Arc::new).expect("a task");
     let assignment = |index: u32| Assignment {
         replica: format!("shop/parts/{index}").parse().expect("a replica"),
         generation: Generation(generation),
         epoch: Epoch(1),
         image,
         stateful: true,
-        task: task.clone(),
+        task: Arc::clone(&task),
     };
     indexes.into_iter().map(assignment).collect()
 }

@@ -9,4 +9,4 @@ mod scheduler;
 pub(crate) use document::{assignments, document};
 pub(crate) use host::{Host, eventually};
 pub(crate) use image::{Image, Keys};
-pub(crate) use scheduler::Scheduler;
+pub(crate) use scheduler::{Reported, Scheduler};

@@ -28,9 +28,40 @@ const CHUNK_BYTES: usize = 4 << 10;
 pub(crate) struct Reported {
     pub(crate) replicas: Vec<ReplicaReport>,
     pub(crate) applied: u64,
+    /// The number of the last report that was taken.
+    pub(crate) number: u64,
+    /// How many reports spoke of everything, of a change, and of nothing.
+    pub(crate) whole: u32,
+    pub(crate) changes: u32,
+    pub(crate) heartbeats: u32,
 }
 
 impl Reported {
+    /// Takes a report in as the scheduler does. `false` where it comes after one that is not here.
+    fn take(
+        &mut self,
+        number: u64,
+        after: u64,
+        applied: u64,
+        replicas: Vec<ReplicaReport>,
+        gone: &[String],
+    ) -> bool {
+        if after == 0 {
+            (self.replicas, self.whole) = (replicas, self.whole + 1);
+        } else if after != self.number {
+            return false;
+        } else if replicas.is_empty() && gone.is_empty() {
+            self.heartbeats += 1;
+        } else {
+            self.changes += 1;
+            let is_new = |one: &ReplicaReport| replicas.iter().any(|new| new.replica == one.replica);
+            self.replicas.retain(|one| !is_new(one) && !gone.contains(&one.replica.to_string()));
+            self.replicas.extend(replicas);
+        }
+        (self.number, self.applied) = (number, applied);
+        true
+    }
+
     pub(crate) fn state(&self, replica: &str) -> Option<&ReplicaState> {
         self.find(replica).map(|report| &report.state)
     }
@@ -126,6 +157,11 @@ impl Scheduler {
         offsets.iter().filter(|(other, _)| *other == digest).map(|(_, offset)| *offset).collect()
     }
 
+    /// Forgets what a host reported, as a scheduler does that starts again.
+    pub(crate) fn forget_reports(&self, host: &str) {
+        self.content.reported.send_modify(|all| drop(all.remove(host)));
+    }
+
     pub(crate) fn put_document(&self, host: &str, document: HostDocument) {
         self.content.document(host).send_replace(Some(document));
     }
@@ -189,9 +225,13 @@ impl HostControl for Content {
         let replicas: Result<Vec<ReplicaReport>, _> =
             request.replicas.into_iter().map(TryInto::try_into).collect();
         let replicas = replicas.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let reported = Reported { replicas, applied: request.applied.unwrap_or(0) };
-        self.reported.send_modify(|all| drop(all.insert(request.host, reported)));
-        Ok(Response::new(v1::ReportResponse { known: true }))
+        let applied = request.applied.unwrap_or(0);
+        let mut taken = true;
+        self.reported.send_modify(|all| {
+            let reported = all.entry(request.host.clone()).or_default();
+            taken = reported.take(request.number, request.after, applied, replicas, &request.gone);
+        });
+        Ok(Response::new(v1::ReportResponse { known: true, wants_everything: !taken }))
     }
 }
 
