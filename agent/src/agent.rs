@@ -197,6 +197,7 @@ fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfi
     HvmConfig {
         workers: config.workers,
         memory: config.memory,
+        compiling: config.compiling.clone(),
         log: Arc::new(logs.clone()),
         ..HvmConfig::new(data_dir.file("code"))
     }

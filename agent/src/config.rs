@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use hvm_runtime::Compiling;
 use hvm_types::{ByteSize, CpuMhz, HostId};
 
 /// Where the agent's API is offered.
@@ -50,6 +51,8 @@ pub struct AgentConfig {
     pub memory: ByteSize,
     /// Worker threads of the HVM.
     pub workers: NonZeroUsize,
+    /// How components are compiled. Default: in this process, without bounds.
+    pub compiling: Compiling,
 }
 
 impl AgentConfig {
@@ -70,6 +73,7 @@ impl AgentConfig {
             cpu: measured_cpu(workers),
             memory: measured_memory(),
             workers,
+            compiling: Compiling::InProcess,
         }
     }
 }

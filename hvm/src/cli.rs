@@ -104,6 +104,12 @@ pub(crate) struct DevArgs {
     /// Processor share for all partitions together, in MHz [default: the machine's].
     #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
     pub(crate) cpu: Option<u32>,
+    /// Processor time that compiling one component may take, in seconds [default: 120].
+    #[arg(long, env = "HVM_COMPILE_TIME", value_name = "SECONDS")]
+    pub(crate) compile_time: Option<u64>,
+    /// Memory that compiling one component may take, in MB [default: 2048].
+    #[arg(long, env = "HVM_COMPILE_MEMORY", value_name = "MB")]
+    pub(crate) compile_memory: Option<u64>,
 }
 
 #[derive(Debug, Default, Clone, Args, Deserialize)]
@@ -149,6 +155,12 @@ pub(crate) struct AgentArgs {
     /// Processor share for all partitions together, in MHz [default: the machine's].
     #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
     pub(crate) cpu: Option<u32>,
+    /// Processor time that compiling one component may take, in seconds [default: 120].
+    #[arg(long, env = "HVM_COMPILE_TIME", value_name = "SECONDS")]
+    pub(crate) compile_time: Option<u64>,
+    /// Memory that compiling one component may take, in MB [default: 2048].
+    #[arg(long, env = "HVM_COMPILE_MEMORY", value_name = "MB")]
+    pub(crate) compile_memory: Option<u64>,
 }
 
 #[derive(Debug, Default, Clone, Args, Deserialize)]

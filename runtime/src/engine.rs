@@ -34,6 +34,20 @@ pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
 /// Makes the engine with room for this many instances.
 pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
     crate::host_check::check(instances)?;
+    let mut config = profile();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
+}
+
+/// Makes an engine that compiles for the one that [`build`] makes, and reserves nothing to run in.
+pub(crate) fn for_compiling(parallel: bool) -> wasmtime::Result<Engine> {
+    let mut config = profile();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand).parallel_compilation(parallel);
+    Engine::new(&config)
+}
+
+/// What decides about the code of guests.
+fn profile() -> Config {
     let mut config = Config::new();
     config
         // Epochs, never fuel: both together slow a guest down twice.
@@ -46,9 +60,8 @@ pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
         // Shared memories can't be limited, and a garbage-collected heap is not counted.
         .wasm_threads(false)
         .gc_support(false)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
-    Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
+        .memory_init_cow(true);
+    config
 }
 
 fn pool(instances: u32) -> PoolingAllocationConfig {
@@ -79,4 +92,23 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
 /// What one linear memory may have at most.
 pub(crate) const fn max_memory() -> ByteSize {
     ByteSize(MEMORY as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    #[test]
+    fn code_of_the_compiling_engine_fits_the_one_that_runs_it() {
+        let profile = |engine: &Engine| {
+            let mut hash = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hash);
+            hash.finish()
+        };
+        let running = build(4).expect("this host has room for four");
+        assert_eq!(profile(&running), profile(&for_compiling(true).expect("an engine")));
+        assert_eq!(profile(&running), profile(&for_compiling(false).expect("an engine")));
+    }
 }

@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hvm_agent::{Agent, AgentConfig, AgentHandle, ApiListen};
+use hvm_agent::{Agent, AgentConfig, AgentHandle, ApiListen, CompileChild, Compiling};
 use hvm_appimage::{DirSource, TrustPolicy, UnverifiedImage};
 use hvm_scheduler::{ImageCheck, Scheduler, SchedulerConfig};
 use hvm_types::{ByteSize, CpuMhz, HostId};
@@ -39,6 +40,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     agent.api = ApiListen::Merged { advertised: api.clone() };
     agent.trust = Some(trust);
     limits(&mut agent, args.workers, args.memory, args.cpu);
+    agent.compiling = compiling(args.compile_time, args.compile_memory);
     let agent = Agent::start(agent).await?;
     let scheduler = scheduler.serve(listener, |routes| routes.add_service(agent.service()))?;
 
@@ -89,6 +91,7 @@ fn agent_config(args: AgentArgs, data: PathBuf, trust: PathBuf) -> Result<AgentC
     config.trust = Some(trust);
     config.attributes = attributes(&args.attributes)?;
     limits(&mut config, args.workers, args.memory, args.cpu);
+    config.compiling = compiling(args.compile_time, args.compile_memory);
     Ok(config)
 }
 
@@ -101,6 +104,20 @@ fn limits(
     config.workers = workers.unwrap_or(config.workers);
     config.memory = memory.map_or(config.memory, ByteSize::mib);
     config.cpu = cpu.map_or(config.cpu, CpuMhz);
+}
+
+/// How long compiling may take at most, for each second of processor time: other work may be in its way.
+const WALL_PER_CPU: u32 = 5;
+
+/// Components are compiled by this same program, each in a process of its own.
+fn compiling(cpu_seconds: Option<u64>, memory_mb: Option<u64>) -> Compiling {
+    let mut child = CompileChild::of_this_program([settings::COMPILE]);
+    if let Some(seconds) = cpu_seconds {
+        child.cpu = Duration::from_secs(seconds);
+        child.wall = child.cpu.saturating_mul(WALL_PER_CPU);
+    }
+    child.memory = memory_mb.map_or(child.memory, ByteSize::mib);
+    Compiling::Child(child)
 }
 
 /// The data directory, made where it is missing, for its owner alone: state and settings of apps are in it.

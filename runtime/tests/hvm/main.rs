@@ -3,6 +3,7 @@
 mod bed;
 mod capability;
 mod command;
+mod compiling;
 mod fault;
 mod idempotency;
 mod isolation;
