@@ -41,7 +41,20 @@ macro_rules! merge {
 /// The settings of `hvm dev`.
 pub(crate) fn dev(mut args: DevArgs) -> Result<DevArgs, Failure> {
     let file: DevArgs = read(args.config.as_deref())?;
-    merge!(args, file, data, trust, ingress, api, workers, memory, cpu, compile_time, compile_memory);
+    merge!(
+        args,
+        file,
+        data,
+        trust,
+        ingress,
+        api,
+        workers,
+        memory,
+        cpu,
+        compile_time,
+        compile_memory,
+        log_format
+    );
     Ok(args)
 }
 
@@ -72,7 +85,7 @@ pub(crate) fn agent(mut args: AgentArgs) -> Result<AgentArgs, Failure> {
 /// The settings of `hvm scheduler`.
 pub(crate) fn scheduler(mut args: SchedulerArgs) -> Result<SchedulerArgs, Failure> {
     let file: SchedulerArgs = read(args.config.as_deref())?;
-    merge!(args, file, data, api);
+    merge!(args, file, data, api, log_format);
     Ok(args)
 }
 

@@ -45,11 +45,13 @@ mod module;
 mod observe;
 mod observed;
 mod partition;
+mod progress;
 mod request_error;
 mod spec;
 pub mod state;
 mod stream;
 mod ticker;
+mod trace_context;
 mod worker;
 
 pub use body::{BodyError, RequestBody, ResponseBody};
@@ -61,7 +63,7 @@ pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, Upg
 pub use hvm::Hvm;
 pub use log::{LogLevel, LogLine, LogSink, LogSource, TracingSink};
 pub use module::{Module, compile_child};
-pub use observe::{Doing, PartitionStatus, PartitionUsage, Usage};
+pub use observe::{Doing, PartitionStatus, PartitionUsage, Phase, Usage};
 pub use request_error::{RequestError, Trap};
 pub use spec::PartitionSpec;
 pub use worker::WorkerHandle;

@@ -27,7 +27,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let args = settings::dev(args)?;
     let trust = trust(args.trust)?;
     let data = data_dir(args.data)?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let api = listener.local_addr()?.to_string();
 
@@ -56,7 +56,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     let args = settings::agent(args)?;
     let trust = trust(args.trust.clone())?;
     let data = data_dir(args.data.clone())?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let config = agent_config(args, data.clone(), trust)?;
     let agent = Agent::start(config).await?;
     let addresses = [("apps", format!("http://{}", agent.ingress())), ("api", agent.host().api.clone())];
@@ -69,7 +69,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
 pub(crate) async fn scheduler(args: SchedulerArgs) -> Result<(), Failure> {
     let args = settings::scheduler(args)?;
     let data = data_dir(args.data)?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let scheduler = Scheduler::start(SchedulerConfig::new(&data), listener).await?;
     wait(&[("api", scheduler.address().to_string())], &data).await?;

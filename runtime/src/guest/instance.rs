@@ -12,6 +12,7 @@ use wasmtime_wasi_http::p2::bindings::Proxy;
 use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
+use crate::progress::Progress;
 use crate::{Module, Trap};
 
 /// Epochs that a guest runs before it gives way to the worker's other work: the next tick.
@@ -66,8 +67,10 @@ impl Instance {
         store.epoch_deadline_callback(|_| {
             Ok(UpdateDeadline::YieldCustom(EPOCHS_PER_TURN, Box::pin(tokio::task::yield_now())))
         });
-        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| InstanceError {
-            trap: Trap::of(&error, store.data()),
+        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| {
+            let trap = Trap::of(&error, store.data());
+            store.data().log_trap(&error, &trap);
+            InstanceError { trap }
         };
         let instance = pre.instantiate_async(&mut store).await.map_err(|error| trapped(error, &store))?;
         let http = module.http().map(|indices| indices.load(&mut store, &instance)).transpose();
@@ -89,17 +92,18 @@ impl Instance {
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(&mut self, access: Access) {
+    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>) {
         self.store.set_epoch_deadline(EPOCHS_PER_TURN);
         let state = self.store.data_mut();
         state.limiter.begin_request();
-        state.outgoing.begin(access == Access::Command);
+        state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
     }
 
     /// The request has ended, well or not; returns what it did to the state.
     pub(crate) fn end(&mut self) -> Effects {
         let state = self.store.data_mut();
+        state.outgoing.end();
         state.keyvalue.end(&mut state.limiter)
     }
 }

@@ -14,6 +14,7 @@ use crate::guest::{GuestSettings, Instance, OutgoingPolicy};
 use crate::host::Host;
 use crate::memory::MemoryAccount;
 use crate::observed::Observed;
+use crate::progress::{Progress, Step};
 use crate::state::PartitionState;
 use crate::{OpenError, PartitionSpec, RequestError};
 
@@ -110,6 +111,7 @@ impl Version {
         &self,
         host: &Host,
         observed: &Observed,
+        progress: &Progress,
         pool: Pool,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
@@ -118,20 +120,22 @@ impl Version {
             return Ok(instance);
         }
         // In a box, because most requests never get here and all of them would carry it.
-        Box::pin(self.make(host, observed, until)).await
+        Box::pin(self.make(host, observed, progress, until)).await
     }
 
     async fn make(
         &self,
         host: &Host,
         observed: &Observed,
+        progress: &Progress,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
+        progress.set(Step::Place);
         let slot = host.slot(self.spec.module.permits(), until).await?;
-        Instance::new(&self.spec.module, &self.settings, slot, &observed.instances)
-            .await
-            .map(Box::new)
-            .map_err(|error| RequestError::Trapped { trap: error.trap })
+        progress.set(Step::Start);
+        let started = Instance::new(&self.spec.module, &self.settings, slot, &observed.instances).await;
+        progress.set(Step::Guest);
+        started.map(Box::new).map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
     /// Gives an instance back after a request that went well.

@@ -4,12 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::bed::{Bed, PATIENCE, first, read, request};
 use bytes::Bytes;
 use guests_path::{Guest, compile_bomb};
 use http::Method;
 use hvm_runtime::{CompileChild, CompileError, Compiling};
 use hvm_types::ByteSize;
-use super::bed::{Bed, PATIENCE, first, read, request};
 
 fn child() -> CompileChild {
     CompileChild::of_program(env!("CARGO_BIN_EXE_hvm-compile-component"))

@@ -11,5 +11,6 @@ mod life;
 mod limit;
 mod observation;
 mod query;
+mod seeing;
 mod takeover;
 mod typed;
