@@ -200,6 +200,7 @@ fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfi
         workers: config.workers,
         // More may be offered than there is: partitions without requests hold none.
         memory: ByteSize(config.memory.0.min(measured_memory().0)),
+        compiling: config.compiling.clone(),
         log: Arc::new(logs.clone()),
         ..HvmConfig::new(data_dir.file("code"))
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use hvm_runtime::HostLimits;
+use hvm_runtime::{Compiling, HostLimits};
 use hvm_types::{ByteSize, CpuMhz, HostId};
 
 /// Where the agent's API is offered.
@@ -52,6 +52,8 @@ pub struct AgentConfig {
     pub memory: ByteSize,
     /// Worker threads of the HVM.
     pub workers: NonZeroUsize,
+    /// How components are compiled. Default: in this process, without bounds.
+    pub compiling: Compiling,
 }
 
 impl AgentConfig {
@@ -72,6 +74,7 @@ impl AgentConfig {
             cpu: measured_cpu(workers),
             memory: measured_memory(),
             workers,
+            compiling: Compiling::InProcess,
         }
     }
 }

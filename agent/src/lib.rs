@@ -32,6 +32,7 @@ mod usage;
 pub use agent::{Agent, AgentHandle};
 pub use config::{AgentConfig, ApiListen};
 pub use data_dir::DataDirError;
+pub use hvm_runtime::{CompileChild, Compiling, compile_child};
 pub use images::BlobError;
 pub use ingress::{IngressError, MAX_KEY_BYTES, partition_of};
 pub use link::SchedulerAddressError;

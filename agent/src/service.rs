@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, stream};
 use hvm_api::v1::agent_server::Agent as AgentApi;
 use hvm_api::{ErrorKind, Failure, v1};
-use hvm_runtime::{Hvm, LogSource, PartitionStatus};
+use hvm_runtime::{Doing, Hvm, LogSource, PartitionStatus};
 use hvm_types::{HostId, ReplicaId};
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status};
@@ -27,6 +27,9 @@ pub struct AgentService {
     pub(crate) logs: Logs,
     pub(crate) usage: Arc<UsageLedger>,
 }
+
+/// Requests of one partition that are shown; who has more sees the oldest.
+const MAX_DOING: usize = 100;
 
 type LogStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
@@ -100,15 +103,25 @@ fn selection(text: &str) -> Result<Prefix, Failure> {
 fn detail(report: v1::ReplicaReport, status: Option<&PartitionStatus>) -> v1::PartitionDetail {
     let report = Some(report);
     let Some(status) = status else { return v1::PartitionDetail { report, ..Default::default() } };
-    let doing = status.doing.first();
     v1::PartitionDetail {
         report,
         sequence: status.sequence.0,
         mailbox: status.mailbox,
         instances: status.instances,
         memory_bytes: status.memory.0,
-        doing: doing.map(|doing| doing.what.clone()).unwrap_or_default(),
-        doing_millis: doing.map_or(0, |doing| millis(doing.since)),
+        doing: status.doing.iter().take(MAX_DOING).map(wire_doing).collect(),
+    }
+}
+
+fn wire_doing(doing: &Doing) -> v1::Doing {
+    v1::Doing {
+        number: doing.number,
+        what: doing.what.clone(),
+        millis: millis(doing.since),
+        phase: doing.phase.word().to_owned(),
+        detail: doing.phase.to_string(),
+        phase_millis: millis(doing.in_phase),
+        trace: doing.trace.clone().unwrap_or_default(),
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::telemetry::LogFormat;
+
 /// Runs signed WebAssembly apps as durable partitions.
 #[derive(Debug, Parser)]
 #[command(
@@ -105,6 +107,15 @@ pub(crate) struct DevArgs {
     /// Processor share for all partitions together, in MHz [default: the machine's].
     #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
     pub(crate) cpu: Option<u32>,
+    /// Processor time that compiling one component may take, in seconds [default: 120].
+    #[arg(long, env = "HVM_COMPILE_TIME", value_name = "SECONDS")]
+    pub(crate) compile_time: Option<u64>,
+    /// Memory that compiling one component may take, in MB [default: 2048].
+    #[arg(long, env = "HVM_COMPILE_MEMORY", value_name = "MB")]
+    pub(crate) compile_memory: Option<u64>,
+    /// Form of the daemon's own log on stderr [default: text].
+    #[arg(long, env = "HVM_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Default, Clone, Args, Deserialize)]
@@ -151,6 +162,15 @@ pub(crate) struct AgentArgs {
     /// Processor share for all partitions together, in MHz [default: the machine's].
     #[arg(long, env = "HVM_CPU", value_name = "MHZ")]
     pub(crate) cpu: Option<u32>,
+    /// Processor time that compiling one component may take, in seconds [default: 120].
+    #[arg(long, env = "HVM_COMPILE_TIME", value_name = "SECONDS")]
+    pub(crate) compile_time: Option<u64>,
+    /// Memory that compiling one component may take, in MB [default: 2048].
+    #[arg(long, env = "HVM_COMPILE_MEMORY", value_name = "MB")]
+    pub(crate) compile_memory: Option<u64>,
+    /// Form of the daemon's own log on stderr [default: text].
+    #[arg(long, env = "HVM_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Default, Clone, Args, Deserialize)]
@@ -166,6 +186,9 @@ pub(crate) struct SchedulerArgs {
     /// Where agents and this program's other commands arrive [default: 127.0.0.1:7070].
     #[arg(long, env = "HVM_API", value_name = "ADDR:PORT")]
     pub(crate) api: Option<SocketAddr>,
+    /// Form of the daemon's own log on stderr [default: text].
+    #[arg(long, env = "HVM_LOG_FORMAT", value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -210,6 +233,9 @@ pub(crate) struct StatusArgs {
     /// One line for each copy, not for each group.
     #[arg(long)]
     pub(crate) partitions: bool,
+    /// What is being done now: one line for each request that is not answered yet, asked from the hosts themselves.
+    #[arg(long, conflicts_with = "partitions")]
+    pub(crate) doing: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }

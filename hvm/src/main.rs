@@ -23,6 +23,11 @@ use clap::Parser;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(settings::COMPILE) {
+        // Not said by people: what the agent starts, and no command line or executor is made for.
+        return hvm_agent::compile_child(&arguments.next().unwrap_or_default());
+    }
     let cli = cli::Cli::parse();
     match command::run(cli) {
         Ok(()) => ExitCode::SUCCESS,

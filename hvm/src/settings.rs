@@ -16,6 +16,9 @@ pub(crate) const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Where an agent's API is, unless something else is said.
 pub(crate) const AGENT_API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7071);
 
+/// The word by which the agent starts this program to compile one component.
+pub(crate) const COMPILE: &str = "compile-component";
+
 /// The data directory, unless something else is said.
 pub(crate) fn data_dir(said: Option<PathBuf>) -> PathBuf {
     said.unwrap_or_else(|| PathBuf::from("hvm-data"))
@@ -38,14 +41,41 @@ macro_rules! merge {
 /// The settings of `hvm dev`.
 pub(crate) fn dev(mut args: DevArgs) -> Result<DevArgs, Failure> {
     let file: DevArgs = read(args.config.as_deref())?;
-    merge!(args, file, data, trust, ingress, api, workers, memory, cpu);
+    merge!(
+        args,
+        file,
+        data,
+        trust,
+        ingress,
+        api,
+        workers,
+        memory,
+        cpu,
+        compile_time,
+        compile_memory,
+        log_format
+    );
     Ok(args)
 }
 
 /// The settings of `hvm agent`.
 pub(crate) fn agent(mut args: AgentArgs) -> Result<AgentArgs, Failure> {
     let file: AgentArgs = read(args.config.as_deref())?;
-    merge!(args, file, host, scheduler, data, trust, ingress, api, workers, memory, cpu);
+    merge!(
+        args,
+        file,
+        host,
+        scheduler,
+        data,
+        trust,
+        ingress,
+        api,
+        workers,
+        memory,
+        cpu,
+        compile_time,
+        compile_memory
+    );
     if args.attributes.is_empty() {
         args.attributes = file.attributes;
     }
@@ -55,7 +85,7 @@ pub(crate) fn agent(mut args: AgentArgs) -> Result<AgentArgs, Failure> {
 /// The settings of `hvm scheduler`.
 pub(crate) fn scheduler(mut args: SchedulerArgs) -> Result<SchedulerArgs, Failure> {
     let file: SchedulerArgs = read(args.config.as_deref())?;
-    merge!(args, file, data, api);
+    merge!(args, file, data, api, log_format);
     Ok(args)
 }
 

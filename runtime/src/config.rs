@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hvm_types::ByteSize;
 
-use crate::{HostLimits, LogSink, TracingSink};
+use crate::{Compiling, HostLimits, LogSink, TracingSink};
 
 /// How an HVM is set up.
 #[derive(Clone)]
@@ -27,6 +27,9 @@ pub struct HvmConfig {
     pub max_instances: u32,
     /// Largest component that is compiled. Default: 64 MiB.
     pub max_component: ByteSize,
+    /// How components are compiled. Default: in this process, which bounds neither time nor memory; whoever runs
+    /// components of others chooses a child process.
+    pub compiling: Compiling,
     /// A partition without requests for this long keeps no instance. Default: 60 s.
     pub hibernate_after: Duration,
     /// Queries of one partition that run at the same time. Default: 8.
@@ -49,6 +52,7 @@ impl HvmConfig {
             memory: ByteSize(limits.memory.0 / 2),
             max_instances: limits.most_instances(),
             max_component: ByteSize::mib(64),
+            compiling: Compiling::InProcess,
             hibernate_after: Duration::from_secs(60),
             queries_per_partition: 8,
             requests_per_replica: 16,
@@ -63,6 +67,7 @@ impl fmt::Debug for HvmConfig {
             .field("workers", &self.workers)
             .field("code_cache", &self.code_cache)
             .field("memory", &self.memory)
+            .field("compiling", &self.compiling)
             .field("max_instances", &self.max_instances)
             .finish_non_exhaustive()
     }

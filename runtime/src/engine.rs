@@ -37,6 +37,20 @@ pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
 /// Makes the engine with room for this many instances.
 pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
     crate::HostLimits::read().check(instances)?;
+    let mut config = profile();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
+    Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
+}
+
+/// Makes an engine that compiles for the one that [`build`] makes, and reserves nothing to run in.
+pub(crate) fn for_compiling(parallel: bool) -> wasmtime::Result<Engine> {
+    let mut config = profile();
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand).parallel_compilation(parallel);
+    Engine::new(&config)
+}
+
+/// What decides about the code of guests.
+fn profile() -> Config {
     let mut config = Config::new();
     config
         // Guests count their own work (see `interrupt`), in branches that are marked as rarely taken.
@@ -51,9 +65,8 @@ pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
         .wasm_threads(false)
         .wasm_exceptions(false)
         .gc_support(false)
-        .memory_init_cow(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
-    Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
+        .memory_init_cow(true);
+    config
 }
 
 fn pool(instances: u32) -> PoolingAllocationConfig {
@@ -84,4 +97,23 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
 /// What one linear memory may have at most.
 pub(crate) const fn max_memory() -> ByteSize {
     ByteSize(MEMORY as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+    use super::*;
+
+    #[test]
+    fn code_of_the_compiling_engine_fits_the_one_that_runs_it() {
+        let profile = |engine: &Engine| {
+            let mut hash = DefaultHasher::new();
+            engine.precompile_compatibility_hash().hash(&mut hash);
+            hash.finish()
+        };
+        let running = build(4).expect("this host has room for four");
+        assert_eq!(profile(&running), profile(&for_compiling(true).expect("an engine")));
+        assert_eq!(profile(&running), profile(&for_compiling(false).expect("an engine")));
+    }
 }

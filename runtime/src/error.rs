@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId};
 
@@ -141,6 +142,54 @@ pub enum CompileError {
         /// What there is.
         limit: String,
     },
+    /// It takes too long.
+    #[error(
+        "compile {digest}: it took more than the {limit:?} of {what} that it may; it is tried again in ten minutes"
+    )]
+    TooSlow {
+        /// The component.
+        digest: Digest,
+        /// The limit.
+        limit: Duration,
+        /// Of what: `time` or `processor time`.
+        what: &'static str,
+    },
+    /// It takes too much memory.
+    #[error(
+        "compile {digest}: it took more than the {limit} of memory that it may; it is tried again in ten minutes"
+    )]
+    NoMemory {
+        /// The component.
+        digest: Digest,
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// Its code is too long.
+    #[error("compile {digest}: its code is longer than {limit}")]
+    CodeTooLarge {
+        /// The component.
+        digest: Digest,
+        /// The limit.
+        limit: ByteSize,
+    },
+    /// The process that compiled it was ended by a signal.
+    #[error("compile {digest}: the compiling process was ended by signal {signal}: {reason}")]
+    Crashed {
+        /// The component.
+        digest: Digest,
+        /// The signal's number (signal(7)).
+        signal: i32,
+        /// What it said before.
+        reason: String,
+    },
+    /// The process or thread that should compile it could not.
+    #[error("compile {digest}: the compiling process failed: {reason}")]
+    Process {
+        /// The component.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
     /// The compiler or the linker refused it.
     #[error("compile {digest}: {reason}")]
     Refused {
@@ -149,12 +198,19 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
-    /// The HVM is stopping.
-    #[error("compile {digest}: the HVM is stopping")]
+    /// The HVM is stopping, or nobody waits for the module any more.
+    #[error("compile {digest}: it was broken off, because the HVM stops or nobody wants it any more")]
     Stopped {
         /// The component.
         digest: Digest,
     },
+}
+
+impl CompileError {
+    /// Whether another try would most likely end in the same way.
+    pub(crate) const fn is_of_component(&self) -> bool {
+        !matches!(self, Self::Crashed { .. } | Self::Process { .. } | Self::Stopped { .. })
+    }
 }
 
 /// A capability that a component imports and that was not granted.

@@ -46,7 +46,8 @@ impl Hvm {
         let cache = CodeCache::open(&config.code_cache, config.code_cache_size, &engine)?;
         let linker = crate::guest::linker(&engine)
             .map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })?;
-        let compiler = Compiler::new(engine.clone(), linker, cache, config.max_component);
+        let compiling = config.compiling.clone();
+        let compiler = Compiler::new(engine.clone(), linker, cache, config.max_component, compiling);
         let workers = config.workers.get();
         let host = Arc::new(Host::new(config, engine.clone(), compiler, state));
         let start_error = |worker| move |source| StartError::Worker { worker, source };
@@ -62,11 +63,13 @@ impl Hvm {
         Ok(Self(Arc::new(Running { host, stop, threads: Mutex::new(threads) })))
     }
 
-    /// Makes a module of a component, from the cache where its compiled code is there. Compiling runs on a
-    /// thread of its own, one component at a time.
+    /// Makes a module of a component, from the cache where its compiled code is there. Who asks for the same
+    /// component at the same time waits for the same compilation; where it runs in a child process, it ends when
+    /// nobody waits any more.
     ///
     /// # Errors
-    /// When it is no component, imports what nobody offers, or can't be compiled.
+    /// When it is no component, imports what nobody offers, or can't be compiled within the limits. For ten
+    /// minutes such a component is refused without another try.
     pub async fn compile(&self, component: Bytes) -> Result<Module, CompileError> {
         Arc::clone(&self.0.host.compiler).compile(component).await
     }

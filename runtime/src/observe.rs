@@ -25,17 +25,90 @@ pub struct PartitionStatus {
     pub memory: ByteSize,
     /// Bytes of durable state, as of its last commit.
     pub stored: ByteSize,
-    /// What it does now, the longest-running first; empty while it is idle.
+    /// The requests that it has accepted and not answered, the oldest first; empty while it is idle.
     pub doing: Vec<Doing>,
 }
 
-/// A request that is in the guest now.
+/// A request that was accepted and is not answered yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doing {
+    /// Its number among the partition's requests since it was opened, from 1. Log lines name it too.
+    pub number: u64,
     /// Method and path. The query is left out: it may hold secrets.
     pub what: String,
     /// For how long.
     pub since: Duration,
+    /// What is being done for it now.
+    pub phase: Phase,
+    /// For how long that, to some milliseconds.
+    pub in_phase: Duration,
+    /// The trace that it belongs to, where its sender named one (`traceparent`) or spans are recorded: 32 hexadecimal
+    /// digits.
+    pub trace: Option<String>,
+}
+
+/// What is being done for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Its body is being read.
+    Body,
+    /// It waits for its turn in the partition.
+    Turn,
+    /// It waits for a place in the pool of instances.
+    Place,
+    /// An instance is being made.
+    Start,
+    /// The guest runs, or waits for something of its own.
+    Guest,
+    /// The guest reads state.
+    State {
+        /// How many keys at once; 0 for a listing.
+        keys: u32,
+    },
+    /// The guest waits for an outgoing request, unless it does something else meanwhile.
+    Call {
+        /// Scheme, host and port.
+        origin: String,
+    },
+    /// What it wrote is being made durable.
+    Commit,
+    /// The partition has used up its share of the processor.
+    Throttled,
+}
+
+impl Phase {
+    /// One word for it.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Turn => "turn",
+            Self::Place => "place",
+            Self::Start => "start",
+            Self::Guest => "guest",
+            Self::State { .. } => "state",
+            Self::Call { .. } => "call",
+            Self::Commit => "commit",
+            Self::Throttled => "throttled",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Body => "reads its body",
+            Self::Turn => "waits for its turn",
+            Self::Place => "waits for an instance's place",
+            Self::Start => "starts an instance",
+            Self::Guest => "in the guest",
+            Self::State { keys: 0 } => "lists keys of state",
+            Self::State { keys } => return write!(f, "reads {keys} keys of state"),
+            Self::Call { origin } => return write!(f, "in the guest, which calls {origin}"),
+            Self::Commit => "commits",
+            Self::Throttled => "waits for its share of the processor",
+        })
+    }
 }
 
 /// What was used since the HVM started, or for partitions with state since they were made. Processor time of

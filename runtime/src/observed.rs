@@ -12,7 +12,9 @@ use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Seq
 use crate::changes::ChangeList;
 use crate::memory::MemoryAccount;
 use crate::meter::MeterCell;
-use crate::{CallKind, Doing, PartitionStatus, PartitionUsage, RequestError};
+use crate::progress::{Progress, Step};
+use crate::trace_context::TraceContext;
+use crate::{CallKind, PartitionStatus, PartitionUsage, RequestError};
 
 /// One partition as it can be seen.
 pub(crate) struct Observed {
@@ -29,16 +31,12 @@ pub(crate) struct Observed {
     cpu_before: Duration,
     state: Mutex<ReplicaState>,
     accounts: Mutex<Vec<Weak<MemoryAccount>>>,
-    doing: Mutex<Vec<Option<InGuest>>>,
+    /// Requests accepted since it was opened.
+    requests: AtomicU64,
+    doing: Mutex<Vec<Option<Arc<Progress>>>>,
     changes: Arc<ChangeList>,
     /// Whether it is in `changes`.
     has_changed: AtomicBool,
-}
-
-/// What is in the guest.
-struct InGuest {
-    what: Topic,
-    since: Instant,
 }
 
 /// What a guest is asked.
@@ -47,10 +45,38 @@ pub(crate) enum Topic {
     Call(CallKind, Cow<'static, str>),
 }
 
+impl Topic {
+    /// The method, which is one of a few words, or what kind of call it is.
+    pub(crate) fn method(&self) -> String {
+        match self {
+            Self::Http(method, _) => method.to_string(),
+            Self::Call(kind, _) => kind.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Topic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Http(method, uri) => write!(f, "{method} {}", uri.path()),
+            Self::Call(kind, name) => write!(f, "{kind} {name}"),
+        }
+    }
+}
+
 /// Shows a request as long as it lives.
-pub(crate) struct DoingGuard<'a> {
-    observed: &'a Observed,
+pub(crate) struct DoingGuard {
+    observed: Arc<Observed>,
     place: usize,
+    progress: Arc<Progress>,
+}
+
+impl std::ops::Deref for DoingGuard {
+    type Target = Arc<Progress>;
+
+    fn deref(&self) -> &Arc<Progress> {
+        &self.progress
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -78,6 +104,7 @@ impl Observed {
             cpu_before: used_before.cpu,
             state: Mutex::new(ReplicaState::Recovering),
             accounts: Mutex::default(),
+            requests: AtomicU64::new(0),
             doing: Mutex::default(),
             changes: Arc::clone(changes),
             has_changed: AtomicBool::new(false),
@@ -150,15 +177,23 @@ impl Observed {
         }
     }
 
-    /// Shows what is in the guest since then.
-    pub(crate) fn begin(&self, what: Topic, since: Instant) -> DoingGuard<'_> {
+    /// Shows what is asked from here on.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        topic: Topic,
+        trace: Option<TraceContext>,
+        step: Step,
+        began: Instant,
+    ) -> DoingGuard {
+        let number = self.requests.fetch_add(1, Relaxed) + 1;
+        let progress = Progress::begin(&self.id, number, topic, trace, step, began);
         let mut doing = lock(&self.doing);
         let place = doing.iter().position(Option::is_none).unwrap_or_else(|| {
             doing.push(None);
             doing.len() - 1
         });
-        doing[place] = Some(InGuest { what, since });
-        DoingGuard { observed: self, place }
+        doing[place] = Some(Arc::clone(&progress));
+        DoingGuard { observed: Arc::clone(self), place, progress }
     }
 
     fn memory(&self) -> ByteSize {
@@ -180,7 +215,8 @@ impl Observed {
 
     pub(crate) fn status(&self) -> PartitionStatus {
         let instances = self.instances.load(Relaxed);
-        let mut doing: Vec<_> = lock(&self.doing).iter().flatten().map(Doing::from).collect();
+        let mut doing: Vec<_> =
+            lock(&self.doing).iter().flatten().map(|progress| progress.observe()).collect();
         doing.sort_by_key(|doing| std::cmp::Reverse(doing.since));
         PartitionStatus {
             id: self.id.clone(),
@@ -205,17 +241,7 @@ impl Observed {
     }
 }
 
-impl From<&InGuest> for Doing {
-    fn from(request: &InGuest) -> Self {
-        let what = match &request.what {
-            Topic::Http(method, uri) => format!("{method} {}", uri.path()),
-            Topic::Call(kind, name) => format!("{kind} {name}"),
-        };
-        Self { what, since: request.since.elapsed() }
-    }
-}
-
-impl Drop for DoingGuard<'_> {
+impl Drop for DoingGuard {
     fn drop(&mut self) {
         lock(&self.observed.doing)[self.place] = None;
     }

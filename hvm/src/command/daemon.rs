@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hvm_agent::{Agent, AgentConfig, AgentHandle, ApiListen};
+use hvm_agent::{Agent, AgentConfig, AgentHandle, ApiListen, CompileChild, Compiling};
 use hvm_appimage::{DirSource, TrustPolicy, UnverifiedImage};
 use hvm_scheduler::{ImageCheck, Scheduler, SchedulerConfig};
 use hvm_types::{ByteSize, CpuMhz, HostId};
@@ -26,7 +27,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let args = settings::dev(args)?;
     let trust = trust(args.trust)?;
     let data = data_dir(args.data)?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let api = listener.local_addr()?.to_string();
 
@@ -39,6 +40,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     agent.api = ApiListen::Merged { advertised: api.clone() };
     agent.trust = Some(trust);
     limits(&mut agent, args.workers, args.memory, args.cpu);
+    agent.compiling = compiling(args.compile_time, args.compile_memory);
     let agent = Agent::start(agent).await?;
     let scheduler = scheduler.serve(listener, |routes| routes.add_service(agent.service()))?;
 
@@ -54,7 +56,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
     let args = settings::agent(args)?;
     let trust = trust(args.trust.clone())?;
     let data = data_dir(args.data.clone())?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let config = agent_config(args, data.clone(), trust)?;
     let agent = Agent::start(config).await?;
     let addresses = [("apps", format!("http://{}", agent.ingress())), ("api", agent.host().api.clone())];
@@ -67,7 +69,7 @@ pub(crate) async fn agent(args: AgentArgs) -> Result<(), Failure> {
 pub(crate) async fn scheduler(args: SchedulerArgs) -> Result<(), Failure> {
     let args = settings::scheduler(args)?;
     let data = data_dir(args.data)?;
-    telemetry::start();
+    telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
     let scheduler = Scheduler::start(SchedulerConfig::new(&data), listener).await?;
     wait(&[("api", scheduler.address().to_string())], &data).await?;
@@ -89,6 +91,7 @@ fn agent_config(args: AgentArgs, data: PathBuf, trust: PathBuf) -> Result<AgentC
     config.trust = Some(trust);
     config.attributes = attributes(&args.attributes)?;
     limits(&mut config, args.workers, args.memory, args.cpu);
+    config.compiling = compiling(args.compile_time, args.compile_memory);
     Ok(config)
 }
 
@@ -101,6 +104,20 @@ fn limits(
     config.workers = workers.unwrap_or(config.workers);
     config.memory = memory.map_or(config.memory, ByteSize::mib);
     config.cpu = cpu.map_or(config.cpu, CpuMhz);
+}
+
+/// How long compiling may take at most, for each second of processor time: other work may be in its way.
+const WALL_PER_CPU: u32 = 5;
+
+/// Components are compiled by this same program, each in a process of its own.
+fn compiling(cpu_seconds: Option<u64>, memory_mb: Option<u64>) -> Compiling {
+    let mut child = CompileChild::of_this_program([settings::COMPILE]);
+    if let Some(seconds) = cpu_seconds {
+        child.cpu = Duration::from_secs(seconds);
+        child.wall = child.cpu.saturating_mul(WALL_PER_CPU);
+    }
+    child.memory = memory_mb.map_or(child.memory, ByteSize::mib);
+    Compiling::Child(child)
 }
 
 /// The data directory, made where it is missing, for its owner alone: state and settings of apps are in it.

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod deploy;
+mod doing;
 mod image;
 mod logs;
 mod plan;

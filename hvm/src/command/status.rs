@@ -6,6 +6,7 @@ use hvm_types::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, Replic
 
 use crate::cli::{ListArgs, StatusArgs};
 use crate::client::Control;
+use crate::command::doing;
 use crate::failure::Failure;
 use crate::out;
 use crate::table;
@@ -13,6 +14,9 @@ use crate::table;
 /// Runs `hvm status`.
 pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
     let mut control = Control::connect(&args.list.api).await?;
+    if args.doing {
+        return doing::print(&mut control, args.deployment.unwrap_or_default(), args.list.json).await;
+    }
     let name = args.deployment.unwrap_or_default();
     let wire = control.status(&name).await?;
     let deployments: Vec<DeploymentStatus> =

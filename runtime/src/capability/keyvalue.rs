@@ -14,6 +14,7 @@ use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 use super::bindings::wasi::keyvalue::{atomics, batch, store};
 use super::listing;
 use crate::memory::Limiter;
+use crate::progress::{Progress, Step};
 use crate::state::{PartitionState, ReadError, Snapshot, WriteSet};
 
 /// Longest key in bytes.
@@ -114,6 +115,8 @@ pub(crate) struct KeyvalueView<'a> {
     pub(crate) keyvalue: &'a mut Keyvalue,
     pub(crate) table: &'a mut ResourceTable,
     pub(crate) limiter: &'a mut Limiter,
+    /// The request that runs.
+    pub(crate) progress: Option<&'a Progress>,
 }
 
 impl KeyvalueView<'_> {
@@ -140,6 +143,11 @@ impl KeyvalueView<'_> {
         let told = KeyvalueError::Other(error.to_string());
         *broken = Some(error);
         told
+    }
+
+    fn read_one(&mut self, bucket: &str, key: &str) -> Result<Option<Bytes>, KeyvalueError> {
+        let _reading = self.progress.map(|progress| progress.during(Step::State { keys: 1 }));
+        self.read(bucket, key)
     }
 
     fn read(&mut self, bucket: &str, key: &str) -> Result<Option<Bytes>, KeyvalueError> {
@@ -235,7 +243,7 @@ impl store::Host for KeyvalueView<'_> {
 impl store::HostBucket for KeyvalueView<'_> {
     fn get(&mut self, bucket: Resource<Bucket>, key: String) -> Result<Option<Vec<u8>>, KeyvalueError> {
         let bucket = self.name(&bucket)?;
-        Ok(self.read(&bucket, &key)?.map(Vec::from))
+        Ok(self.read_one(&bucket, &key)?.map(Vec::from))
     }
 
     fn set(&mut self, bucket: Resource<Bucket>, key: String, value: Vec<u8>) -> Result<(), KeyvalueError> {
@@ -250,7 +258,7 @@ impl store::HostBucket for KeyvalueView<'_> {
 
     fn exists(&mut self, bucket: Resource<Bucket>, key: String) -> Result<bool, KeyvalueError> {
         let bucket = self.name(&bucket)?;
-        Ok(self.read(&bucket, &key)?.is_some())
+        Ok(self.read_one(&bucket, &key)?.is_some())
     }
 
     async fn list_keys(
@@ -260,6 +268,7 @@ impl store::HostBucket for KeyvalueView<'_> {
     ) -> Result<store::KeyResponse, KeyvalueError> {
         let bucket = self.name(&bucket)?;
         self.snapshot()?;
+        let _listing = self.progress.map(|progress| progress.during(Step::State { keys: 0 }));
         let Keyvalue { snapshot, writes, broken, .. } = &mut *self.keyvalue;
         let snapshot = snapshot.as_mut().expect("it was taken above");
         let page = listing::page(snapshot, writes.bucket(&bucket), &bucket, cursor.unwrap_or(0))
@@ -279,7 +288,7 @@ impl atomics::Host for KeyvalueView<'_> {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64, KeyvalueError> {
         let bucket = self.name(&bucket)?;
         let not_a_number = || KeyvalueError::Other(format!("the value of `{key}` is not a number"));
-        let current = match self.read(&bucket, &key)? {
+        let current = match self.read_one(&bucket, &key)? {
             None => 0,
             Some(value) => std::str::from_utf8(&value)
                 .ok()
@@ -301,6 +310,8 @@ impl batch::Host for KeyvalueView<'_> {
     ) -> Result<Vec<Option<(String, Vec<u8>)>>, KeyvalueError> {
         check_batch(keys.len())?;
         let bucket = self.name(&bucket)?;
+        let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
+        let _reading = self.progress.map(|progress| progress.during(Step::State { keys: count }));
         let mut values = Vec::with_capacity(keys.len());
         let mut bytes = 0;
         for key in keys {
@@ -346,7 +357,12 @@ mod tests {
         let mut keyvalue = Keyvalue::new(["default".to_owned()].into(), None);
         let mut table = ResourceTable::new();
         keyvalue.begin(Access::Command);
-        let mut view = KeyvalueView { keyvalue: &mut keyvalue, table: &mut table, limiter: &mut limiter };
+        let mut view = KeyvalueView {
+            keyvalue: &mut keyvalue,
+            table: &mut table,
+            limiter: &mut limiter,
+            progress: None,
+        };
         for turn in 0..100 {
             let value = (turn % 10 > 0).then(|| vec![0; 100 * (turn % 10)]);
             view.write("default", "key", value).expect("it fits each time");

@@ -229,7 +229,8 @@ where
     let head = http.new_response_outparam(head).map_err(invalid)?;
     let result = proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, head).await;
     result.map_err(|error| {
-        store.data().log_trap(&error);
-        RequestError::Trapped { trap: Trap::of(&error, store.data()) }
+        let trap = Trap::of(&error, store.data());
+        store.data().log_trap(&error, &trap);
+        RequestError::Trapped { trap }
     })
 }

@@ -12,6 +12,7 @@ use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
 use crate::observed::Observed;
+use crate::progress::Progress;
 use crate::{Module, Trap};
 
 /// One instance of a component.
@@ -63,8 +64,10 @@ impl Instance {
         let mut store = Store::new(pre.engine(), GuestState::new(settings));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
         store.limiter_async(|state| &mut state.limiter);
-        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| InstanceError {
-            trap: Trap::of(&error, store.data()),
+        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| {
+            let trap = Trap::of(&error, store.data());
+            store.data().log_trap(&error, &trap);
+            InstanceError { trap }
         };
         let instance = pre.instantiate_async(&mut store).await.map_err(|error| trapped(error, &store))?;
         let http = module.http().map(|indices| indices.load(&mut store, &instance)).transpose();
@@ -86,16 +89,17 @@ impl Instance {
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(&mut self, access: Access) {
+    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>) {
         let state = self.store.data_mut();
         state.limiter.begin_request();
-        state.outgoing.begin(access == Access::Command);
+        state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
     }
 
     /// The request has ended, well or not; returns what it did to the state.
     pub(crate) fn end(&mut self) -> Effects {
         let state = self.store.data_mut();
+        state.outgoing.end();
         state.keyvalue.end(&mut state.limiter)
     }
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::egress::{ConnectionDriver, EgressPolicy};
+use crate::progress::Progress;
 
 /// Chunks of a response body that wait for its reader, and their size: a body up to 1 MiB never keeps its
 /// guest waiting.
@@ -33,26 +34,58 @@ pub(crate) struct Outgoing {
     policy: Arc<OutgoingPolicy>,
     allowed_now: bool,
     bodies: u32,
+    /// The request that runs.
+    progress: Option<Arc<Progress>>,
+}
+
+/// Shows a call as long as it lives.
+struct Call {
+    progress: Arc<Progress>,
+    origin: String,
+}
+
+impl Call {
+    fn begin(progress: Arc<Progress>, origin: String) -> Self {
+        progress.call_begins(&origin);
+        Self { progress, origin }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.progress.call_ends(&self.origin);
+    }
 }
 
 type Sent = wasmtime_wasi_http::Result<(Response<WasiBody>, ConnectionDriver)>;
 
 impl Outgoing {
     pub(crate) fn new(policy: Arc<OutgoingPolicy>) -> Self {
-        Self { policy, allowed_now: false, bodies: 0 }
+        Self { policy, allowed_now: false, bodies: 0, progress: None }
     }
 
     /// A request begins, which may be a command.
-    pub(crate) fn begin(&mut self, is_command: bool) {
+    pub(crate) fn begin(&mut self, is_command: bool, progress: &Arc<Progress>) {
+        self.progress = Some(Arc::clone(progress));
         self.allowed_now = !is_command || self.policy.in_commands;
         self.bodies = 0;
+    }
+
+    /// The request has ended.
+    pub(crate) fn end(&mut self) {
+        self.progress = None;
+    }
+
+    /// The request that runs.
+    pub(crate) fn progress(&self) -> Option<&Progress> {
+        self.progress.as_deref()
     }
 }
 
 impl WasiHttpHooks for Outgoing {
     fn send_request(
         &mut self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = wasmtime_wasi_http::Result<()>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
@@ -60,7 +93,16 @@ impl WasiHttpHooks for Outgoing {
             return Box::new(async { Err(Error::HttpRequestDenied) });
         }
         let policy = Arc::clone(&self.policy);
-        Box::new(async move { crate::egress::send(&policy.egress, request, options).await })
+        let call = self.progress.clone().map(|progress| {
+            if let Some(trace) = progress.trace() {
+                trace.pass_on(request.headers_mut());
+            }
+            Call::begin(progress, origin_of(request.uri()))
+        });
+        Box::new(async move {
+            let _call = call;
+            crate::egress::send(&policy.egress, request, options).await
+        })
     }
 
     /// Asked first of the two, once for each body.
@@ -71,5 +113,14 @@ impl WasiHttpHooks for Outgoing {
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         if self.bodies <= ROOMY_BODIES { BODY_CHUNK_BYTES } else { NARROW_BODY_CHUNK_BYTES }
+    }
+}
+
+/// Scheme, host and port; without what else may stand in an authority.
+fn origin_of(uri: &Uri) -> String {
+    let (scheme, host) = (uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default());
+    match uri.port_u16() {
+        Some(port) => format!("{scheme}://{host}:{port}"),
+        None => format!("{scheme}://{host}"),
     }
 }

@@ -8,9 +8,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{Outgoing, OutgoingPolicy};
-use crate::LogLevel;
 use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog};
 use crate::memory::{Limiter, MemoryAccount};
+use crate::{LogLevel, Trap};
 
 /// Most handles of host resources that an instance may hold.
 pub(crate) const MAX_RESOURCES: usize = 1_000;
@@ -20,8 +20,10 @@ const MAX_KEPT_RESOURCES: usize = 256;
 const MAX_RANDOM_BYTES: u64 = 1 << 20;
 /// Most bytes of header fields in one collection, in memory.
 const MAX_FIELD_BYTES: usize = 32 << 10;
-/// Most lines of a trace that are logged when a guest is stopped.
-const MAX_TRACE_LINES: usize = 16;
+/// Most frames that are logged when a guest is stopped. wasmtime itself captures 20.
+const MAX_FRAMES: usize = 16;
+/// Longest frame in bytes: names of generic functions have no end.
+const MAX_FRAME_BYTES: usize = 300;
 
 /// The host's side of one instance.
 pub(crate) struct GuestState {
@@ -80,7 +82,12 @@ impl GuestState {
     }
 
     pub(crate) fn keyvalue(&mut self) -> KeyvalueView<'_> {
-        KeyvalueView { keyvalue: &mut self.keyvalue, table: &mut self.table, limiter: &mut self.limiter }
+        KeyvalueView {
+            keyvalue: &mut self.keyvalue,
+            table: &mut self.table,
+            limiter: &mut self.limiter,
+            progress: self.outgoing.progress(),
+        }
     }
 
     pub(crate) fn config(&mut self) -> ConfigView<'_> {
@@ -91,12 +98,16 @@ impl GuestState {
         LoggingView(&self.log)
     }
 
-    /// Tells the partition's log where the guest was when it was stopped.
-    pub(super) fn log_trap(&self, error: &wasmtime::Error) {
-        if let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
-            for line in trace.to_string().lines().take(MAX_TRACE_LINES) {
-                self.log.host(LogLevel::Error, line);
-            }
+    /// Tells the partition's log in which request and where the guest was stopped: the innermost function first, by
+    /// the names that its component holds.
+    pub(super) fn log_trap(&self, error: &wasmtime::Error, trap: &Trap) {
+        let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return };
+        let request = self.outgoing.progress().map_or_else(|| "its start".to_owned(), ToString::to_string);
+        self.log.host(LogLevel::Error, &format!("{request} stopped at: {trap}"));
+        // The first line of it says that it is one.
+        for frame in trace.to_string().lines().skip(1).take(MAX_FRAMES) {
+            let frame = &frame[..frame.floor_char_boundary(MAX_FRAME_BYTES)];
+            self.log.host(LogLevel::Error, &format!("{request} {frame}"));
         }
     }
 

@@ -46,8 +46,9 @@ impl Instance {
             Ok(Ok(answer)) => Ok(Ok(answer.into())),
             Ok(Err(failure)) => Ok(Err(failure.into())),
             Err(error) => {
-                store.data().log_trap(&error);
-                Err(RequestError::Trapped { trap: Trap::of(&error, store.data()) })
+                let trap = Trap::of(&error, store.data());
+                store.data().log_trap(&error, &trap);
+                Err(RequestError::Trapped { trap })
             }
         }
     }

@@ -1,28 +1,36 @@
-//! Compiling, bounded: one component at a time, on a thread of its own, while code from the cache is loaded
-//! beside it.
+//! Compiling, bounded: once for all who want the same component at the same time, on threads of its own, while
+//! code from the cache is loaded beside it.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 use hvm_types::{ByteSize, Digest};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
+use super::code::code_of;
 use super::compiled::Compiled;
+use super::flight::{Flights, Outcome, Pilot};
 use super::imports::{self, Interface};
+use super::parent::code_from_child;
+use super::refused::Refused;
+use super::turns::Turns;
 use super::{CodeCache, Module};
-use crate::CompileError;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
 use crate::guest::{GuestState, TypedIndices};
-use crate::interrupt::interruptible;
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
+use crate::{CompileError, Compiling};
 
 /// Components that are checked, loaded or waiting to be compiled at the same time.
 const MAX_WAITING: usize = 64;
+/// Child processes that compile at the same time: one that takes for ever holds up no other.
+pub(super) const CHILDREN: u64 = 2;
 
 /// Makes modules of components.
 pub(crate) struct Compiler {
@@ -30,11 +38,21 @@ pub(crate) struct Compiler {
     linker: Linker<GuestState>,
     cache: CodeCache,
     max_component: ByteSize,
-    waiting: Semaphore,
-    /// The compiler itself uses all cores, so one component at a time is enough.
-    compiling: Mutex<()>,
+    compiling: Compiling,
+    waiting: Arc<Semaphore>,
+    turns: Turns,
+    flights: Flights,
+    refused: Refused,
     /// Modules that are in use: asking again for one of them costs nothing.
     live: Mutex<HashMap<Digest, Weak<Compiled>>>,
+}
+
+/// What is known of a component before it is compiled.
+enum Found {
+    /// It was compiled before.
+    Module(Module),
+    /// It has to be compiled.
+    Missing { digest: Digest, interface: Interface },
 }
 
 impl Compiler {
@@ -43,67 +61,126 @@ impl Compiler {
         linker: Linker<GuestState>,
         cache: CodeCache,
         max_component: ByteSize,
+        compiling: Compiling,
     ) -> Self {
+        let turns = match compiling {
+            // The compiler itself uses all cores, so one component at a time is enough.
+            Compiling::InProcess => 1,
+            Compiling::Child(_) => CHILDREN,
+        };
         Self {
             engine,
             linker,
             cache,
             max_component,
-            waiting: Semaphore::new(MAX_WAITING),
-            compiling: Mutex::new(()),
+            compiling,
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            turns: Turns::new(turns),
+            flights: Flights::default(),
+            refused: Refused::default(),
             live: Mutex::default(),
         }
     }
 
     /// Makes a module, from the cache where it is there.
     pub(crate) async fn compile(self: Arc<Self>, component: Bytes) -> Result<Module, CompileError> {
-        let (sender, receiver) = oneshot::channel();
         let size = ByteSize(component.len() as u64);
-        let stopped = || CompileError::Stopped { digest: Digest::of(&component) };
         if size > self.max_component {
             let digest = Digest::of(&component);
             return Err(CompileError::TooLarge { digest, size, limit: self.max_component });
         }
-        let _waiting = self.waiting.acquire().await.map_err(|_| stopped())?;
+        let no_thread = |error: io::Error| CompileError::Process {
+            digest: Digest::of(&component),
+            reason: format!("no thread for it: {error}"),
+        };
+        let broke_off = || CompileError::Process {
+            digest: Digest::of(&component),
+            reason: "it broke off; see the host's own log".to_owned(),
+        };
+        let stopped = |_| CompileError::Stopped { digest: Digest::of(&component) };
+        let permit = Arc::clone(&self.waiting).acquire_owned().await.map_err(stopped)?;
+        let (sender, receiver) = oneshot::channel();
         let (this, bytes) = (Arc::clone(&self), component.clone());
-        thread::Builder::new()
-            .name("hvm-compile".to_owned())
-            .spawn(move || drop(sender.send(this.compile_here(&bytes))))
-            .map_err(|error| CompileError::Refused {
-                digest: Digest::of(&component),
-                reason: format!("no thread for it: {error}"),
-            })?;
-        receiver.await.unwrap_or_else(|_| {
-            Err(CompileError::Refused {
-                digest: Digest::of(&component),
-                reason: "the compiler failed on it".to_owned(),
-            })
-        })
+        let finding = thread::Builder::new().name("hvm-load".to_owned());
+        finding.spawn(move || drop(sender.send(this.find(&bytes)))).map_err(no_thread)?;
+        let (digest, interface) = match receiver.await.map_err(|_| broke_off())?? {
+            Found::Module(module) => return Ok(module),
+            Found::Missing { digest, interface } => (digest, interface),
+        };
+        let mut permit = Some(permit);
+        let flight = self.flights.join(digest, |pilot| {
+            Arc::clone(&self).begin(component.clone(), digest, interface, pilot, permit.take())
+        });
+        flight.map_err(no_thread)?.outcome().await.unwrap_or_else(|| Err(broke_off()))
     }
 
-    fn compile_here(&self, bytes: &[u8]) -> Result<Module, CompileError> {
+    fn find(&self, bytes: &[u8]) -> Result<Found, CompileError> {
         let digest = Digest::of(bytes);
         if let Some(module) = self.live(digest) {
-            return Ok(module);
+            return Ok(Found::Module(module));
+        }
+        if let Some(error) = self.refused.get(digest, Instant::now()) {
+            return Err(error);
         }
         let interface = imports::check(digest, bytes)?;
-        if let Some(component) = self.load(digest) {
-            return self.finish(digest, interface, &component);
+        match self.load(digest) {
+            Some(component) => self.finish(digest, interface, &component).map(Found::Module),
+            None => Ok(Found::Missing { digest, interface }),
         }
-        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever had the turn before may have compiled the same.
+    }
+
+    /// Compiles on a thread of its own. The thread keeps the permit: also who no longer waits is bounded.
+    fn begin(
+        self: Arc<Self>,
+        component: Bytes,
+        digest: Digest,
+        interface: Interface,
+        pilot: Pilot,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> io::Result<()> {
+        let compiling = move || {
+            let outcome = self.compile_here(&component, digest, interface, &pilot);
+            if let Err(error) = &outcome {
+                self.refused.note(digest, error, Instant::now());
+            }
+            pilot.ended.send_replace(Some(outcome));
+            drop(permit);
+        };
+        thread::Builder::new().name("hvm-compile".to_owned()).spawn(compiling).map(drop)
+    }
+
+    fn compile_here(&self, bytes: &[u8], digest: Digest, interface: Interface, pilot: &Pilot) -> Outcome {
+        let _turn = self.turns.take();
+        // Whoever had a turn before may have compiled the same.
         if let Some(module) = self.live(digest) {
             return Ok(module);
         }
-        let refused = |error: wasmtime::Error| CompileError::Refused { digest, reason: format!("{error:#}") };
-        let interruptible = interruptible(bytes)
-            .map_err(|error| CompileError::Refused { digest, reason: error.to_string() })?;
-        let component = Component::new(&self.engine, &interruptible).map_err(refused)?;
-        match component.serialize() {
-            Ok(code) => self.cache.store(digest, &code),
-            Err(error) => tracing::warn!(%digest, %error, "compiled code can't be serialized"),
-        }
+        let began = Instant::now();
+        let code = match &self.compiling {
+            Compiling::InProcess => {
+                code_of(&self.engine, bytes).map_err(|reason| CompileError::Refused { digest, reason })?
+            }
+            Compiling::Child(child) => code_from_child(child, digest, bytes, &pilot.cancelled)?,
+        };
+        let component = self.deserialize(&code).map_err(|error| {
+            let reason = format!("its code does not load: {error:#}");
+            CompileError::Process { digest, reason }
+        })?;
+        self.cache.store(digest, &code);
+        tracing::info!(%digest, took = ?began.elapsed(), code_bytes = code.len(), "compiled a component");
         self.finish(digest, interface, &component)
+    }
+
+    fn deserialize(&self, code: &[u8]) -> wasmtime::Result<Component> {
+        // SAFETY: the bytes come from `Engine::precompile_component` of this program. Either it ran just now, in
+        // this process or in the child that this process started for it, whose output nobody else can write to.
+        // Or they were read by `CodeCache`, which wrote them: its directory is open to this user alone, the file
+        // belongs to this user and its content matches the digest written with it. Code of another version or
+        // profile is refused by wasmtime.
+        #[allow(unsafe_code, reason = "loading code that this program compiled itself")]
+        unsafe {
+            Component::deserialize(&self.engine, code)
+        }
     }
 
     fn live(&self, digest: Digest) -> Option<Module> {
@@ -113,12 +190,7 @@ impl Compiler {
 
     fn load(&self, digest: Digest) -> Option<Component> {
         let code = self.cache.load(digest)?;
-        // SAFETY: the bytes were written by `CodeCache::store` of this program, from `Component::serialize`:
-        // the cache's directory is open to this user alone, the file belongs to this user and its content
-        // matches the digest written with it. Code of another version or profile is refused by wasmtime.
-        #[allow(unsafe_code, reason = "loading code that this program compiled itself")]
-        let component = unsafe { Component::deserialize(&self.engine, &code) };
-        component
+        self.deserialize(&code)
             .inspect_err(|error| {
                 tracing::warn!(%digest, %error, "compiled code does not load: compiling it anew");
                 self.cache.forget(digest);

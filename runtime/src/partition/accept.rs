@@ -16,7 +16,9 @@ use super::Partition;
 use super::job::{Accepted, Asked, Job, JobBody, Reply, Waiting};
 use super::pinned::Work;
 use super::version::Version;
+use crate::progress::{Progress, Step};
 use crate::state::IdempotencyKey;
+use crate::trace_context::TraceContext;
 use crate::worker::{Local, Slot};
 use crate::{RequestBody, RequestError};
 
@@ -40,7 +42,7 @@ pub(crate) fn accept(
     match find(local, id) {
         Ok(partition) => match partition.admit(request) {
             Ok(admitted) => partition.take_in(admitted, reply, start),
-            Err(error) => partition.answer_error(reply, error),
+            Err(error) => partition.answer_error(None, reply, error),
         },
         Err(error) => reply.error(error),
     }
@@ -62,6 +64,7 @@ pub(super) struct Admitted {
     pub(super) asked: Asked,
     pub(super) is_command: bool,
     pub(super) key: Option<IdempotencyKey>,
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Partition {
@@ -89,20 +92,30 @@ impl Partition {
         let is_command =
             version.spec.stateful && !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let key = if is_command { idempotency_key(&head.headers)? } else { None };
+        let trace = TraceContext::take_in(&mut head.headers);
         let asked = Asked::Http { head, body: JobBody::Arriving(body) };
-        Ok(Admitted { asked, is_command, key })
+        Ok(Admitted { asked, is_command, key, trace })
     }
 
     /// Lets it take its turn.
     pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply, start: Start) {
-        let Admitted { asked, is_command, key } = admitted;
+        let Admitted { mut asked, is_command, key, trace } = admitted;
+        let began = Instant::now();
+        let step = if is_command { Step::Body } else { Step::Turn };
+        let doing = self.observed.begin(asked.topic(), trace, step, began.into_std());
+        if doing.is_told()
+            && let (Asked::Http { head, .. }, Some(own)) = (&mut asked, doing.trace())
+        {
+            own.put(&mut head.headers);
+        }
         let job = Job {
             asked,
             is_command,
             key,
-            deadline: Instant::now() + self.version().spec.resources.deadline.0,
+            deadline: began + self.version().spec.resources.deadline.0,
             reply,
             waiting: Waiting::new(&self.observed),
+            doing,
             _accepted: Accepted::new(self),
         };
         if is_command {
@@ -119,8 +132,11 @@ impl Partition {
 
     async fn read_then_run(self: Rc<Self>, mut job: Job) {
         match self.read_body(&mut job).await {
-            Ok(()) => self.commands.push(Work::Request(Box::new(job))),
-            Err(error) => return self.answer_error(job.reply, error),
+            Ok(()) => {
+                job.doing.set(Step::Turn);
+                self.commands.push(Work::Request(Box::new(job)));
+            }
+            Err(error) => return self.answer_error(Some(&job.doing), job.reply, error),
         }
         self.work_off(|partition| &partition.commands).await;
     }
@@ -160,16 +176,20 @@ impl Partition {
     }
 
     /// Answers a request that has failed.
-    pub(super) fn answer_error(&self, reply: Reply, error: RequestError) {
-        self.observed.meter.count(error.outcome());
-        self.log_failure(&error);
+    pub(super) fn answer_error(&self, progress: Option<&Progress>, reply: Reply, error: RequestError) {
+        self.count_error(progress, &error);
         reply.error(error);
     }
 
-    /// Writes to the partition's log what its author should know of.
-    pub(super) fn log_failure(&self, error: &RequestError) {
+    /// Counts what has failed, and writes to the partition's log what its author should know of.
+    pub(super) fn count_error(&self, progress: Option<&Progress>, error: &RequestError) {
+        self.observed.meter.count(error.outcome());
+        if let Some(progress) = progress {
+            progress.ended(error.outcome(), Some(error.status().as_u16()));
+        }
         if error.outcome() == hvm_types::RequestOutcome::Failed {
-            self.log.host(crate::LogLevel::Error, &format!("a request failed: {error}"));
+            let request = progress.map_or_else(|| "a request".to_owned(), ToString::to_string);
+            self.log.host(crate::LogLevel::Error, &format!("{request} failed: {error}"));
         }
     }
 }

@@ -6,7 +6,6 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
 
 use super::job::{Asked, JobBody, Reply};
 use crate::guest::Answered;
-use crate::observed::Topic;
 use crate::state::StoredResponse;
 use crate::{Call, RequestError, ResponseBody};
 
@@ -45,16 +44,17 @@ impl Question {
             Self::Call(_) => Form::Call,
         }
     }
-
-    pub(super) fn topic(&self) -> Topic {
-        match self {
-            Self::Http(head, _) => Topic::Http(head.method.clone(), head.uri.clone()),
-            Self::Call(call) => Topic::Call(call.kind, call.name.clone()),
-        }
-    }
 }
 
 impl Answer {
+    /// The HTTP status, where it has one.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Http(head, _) => Some(head.status.as_u16()),
+            Self::Call(_) => None,
+        }
+    }
+
     pub(super) const fn form(&self) -> Form {
         match self {
             Self::Http(..) => Form::Http,

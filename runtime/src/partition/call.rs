@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
 use crate::guest::{Answered, Instance};
-use crate::observed::Topic;
+use crate::observed::{DoingGuard, Topic};
+use crate::progress::{Progress, Step};
 use crate::worker::Local;
 use crate::{Call, CallError, CallKind, MAX_NAME_BYTES, RequestError};
 
@@ -71,7 +73,7 @@ impl Partition {
         let began = Instant::now();
         let version = self.version();
         if let Err(error) = self.admit_call(&version, &call) {
-            return Started::Answered(Err(self.call_error(error)), Duration::ZERO);
+            return Started::Answered(Err(self.call_error(None, error)), Duration::ZERO);
         }
         let is_command = version.spec.stateful && call.kind == CallKind::Command;
         if !is_command && self.queries.is_idle() {
@@ -80,7 +82,7 @@ impl Partition {
         let key = if is_command { call.key.take() } else { None };
         let (sender, receiver) = oneshot::channel();
         self.take_in(
-            Admitted { asked: Asked::Call(call), is_command, key },
+            Admitted { asked: Asked::Call(call), is_command, key, trace: None },
             Reply::Call(sender),
             Start::AsTask,
         );
@@ -105,7 +107,10 @@ impl Partition {
 
     /// Runs a query as far as it goes without waiting; a task does the rest.
     fn call_now(self: &Rc<Self>, version: Rc<Version>, call: Call, began: Instant) -> Started {
-        let mut running = Box::pin(Rc::clone(self).call_in_turn(Rc::clone(&version), call, began));
+        let topic = Topic::Call(call.kind, call.name.clone());
+        let doing = self.observed.begin(topic, None, Step::Guest, began);
+        let turn = Rc::clone(self).call_in_turn(Arc::clone(&doing), Rc::clone(&version), call, began);
+        let mut running = Box::pin(turn);
         let first = {
             let mut context = Context::from_waker(Waker::noop());
             let poll = AssertUnwindSafe(|| running.as_mut().poll(&mut context));
@@ -117,12 +122,12 @@ impl Partition {
         match first {
             Poll::Ready(ended) => {
                 drop(running);
-                let answer = self.end_call(&version, ended, began, now);
+                let answer = self.end_call(&doing, &version, ended, began, now);
                 Started::Answered(answer, took)
             }
             Poll::Pending => {
                 let (sender, receiver) = oneshot::channel();
-                let rest = Rc::clone(self).go_on(version, running, began, sender);
+                let rest = Rc::clone(self).go_on(doing, version, running, began, sender);
                 crate::worker::spawn_here(self.slices.metered(&self.observed.meter, rest));
                 Started::Waits(receiver)
             }
@@ -130,16 +135,23 @@ impl Partition {
     }
 
     /// Runs a query that holds its own turn.
-    async fn call_in_turn(self: Rc<Self>, version: Rc<Version>, call: Call, began: Instant) -> Ended {
+    async fn call_in_turn(
+        self: Rc<Self>,
+        progress: Arc<Progress>,
+        version: Rc<Version>,
+        call: Call,
+        began: Instant,
+    ) -> Ended {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        self.call_in_guest(&version, &call, began, deadline.into()).await
+        self.call_in_guest(&progress, &version, &call, deadline.into()).await
     }
 
     /// Goes on with a query that could not be answered at once, then with what came for its lane meanwhile.
     async fn go_on(
         self: Rc<Self>,
+        doing: DoingGuard,
         version: Rc<Version>,
         running: Pin<Box<impl Future<Output = Ended>>>,
         began: Instant,
@@ -150,13 +162,14 @@ impl Partition {
         let running = AssertUnwindSafe(running).catch_unwind();
         let running = async { running.await.unwrap_or_else(|_| Err(broke_off())) };
         let ended = self.until(running, deadline.into(), &version, &reply).await;
-        self.answer_call(&version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, began, &reply);
+        drop(doing);
         self.work_off(|partition| &partition.queries).await;
     }
 
     /// Runs a query that waited for its turn.
     pub(super) async fn run_call(self: &Rc<Self>, job: Job) {
-        let Job { asked, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         let Asked::Call(call) = asked else { return };
         let version = self.version();
@@ -166,10 +179,11 @@ impl Partition {
             if tokio::time::Instant::from(began) >= deadline {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
-            self.call_in_guest(&version, &call, began, deadline).await
+            doing.set(Step::Guest);
+            self.call_in_guest(&doing, &version, &call, deadline).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
-        self.answer_call(&version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, began, &reply);
     }
 
     /// Drops a query at its deadline, or when nobody waits for its answer any more.
@@ -194,15 +208,15 @@ impl Partition {
 
     async fn call_in_guest(
         self: &Rc<Self>,
+        progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
-        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
-        let _doing = self.observed.begin(Topic::Call(call.kind, call.name.clone()), began);
         self.observed.meter.count_received(call.payload.len());
-        let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
+        let mut instance =
+            version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
+        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         let answered = answered?;
@@ -214,12 +228,13 @@ impl Partition {
 
     fn answer_call(
         &self,
+        progress: &Progress,
         version: &Rc<Version>,
         ended: Ended,
         began: Instant,
         reply: &RefCell<Option<Reply>>,
     ) {
-        let answer = self.end_call(version, ended, began, Instant::now());
+        let answer = self.end_call(progress, version, ended, began, Instant::now());
         match (reply.take(), answer) {
             (None, _) => {}
             (Some(reply), Ok(bytes)) => reply.answered(Ok(bytes)),
@@ -229,26 +244,34 @@ impl Partition {
     }
 
     /// Counts how a query ended, and keeps its instance where it may serve on.
-    fn end_call(&self, version: &Rc<Version>, ended: Ended, began: Instant, now: Instant) -> Answer {
+    fn end_call(
+        &self,
+        progress: &Progress,
+        version: &Rc<Version>,
+        ended: Ended,
+        began: Instant,
+        now: Instant,
+    ) -> Answer {
         self.observed.meter.add_wall(now - began);
-        let (answered, instance) = ended.map_err(|error| self.call_error(error))?;
+        let (answered, instance) = ended.map_err(|error| self.call_error(Some(progress), error))?;
         version.check_in(&self.host, Pool::Query, instance, now);
         match answered {
             Ok(bytes) => {
                 self.observed.meter.count(RequestOutcome::Succeeded);
+                progress.ended(RequestOutcome::Succeeded, None);
                 self.observed.meter.count_sent(bytes.len());
                 Ok(bytes)
             }
             Err(failure) => {
                 self.observed.meter.count(RequestOutcome::Rejected);
+                progress.ended(RequestOutcome::Rejected, None);
                 Err(CallError::Failed(failure))
             }
         }
     }
 
-    fn call_error(&self, error: RequestError) -> CallError {
-        self.observed.meter.count(error.outcome());
-        self.log_failure(&error);
+    fn call_error(&self, progress: Option<&Progress>, error: RequestError) -> CallError {
+        self.count_error(progress, &error);
         error.into()
     }
 }

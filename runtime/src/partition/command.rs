@@ -21,6 +21,7 @@ use super::{Partition, idempotency};
 use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{Instance, answer_whole};
+use crate::progress::{Progress, Step};
 use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
 
 /// What a guest made of a command.
@@ -32,26 +33,29 @@ struct Outcome {
 
 impl Partition {
     pub(super) async fn run_command(self: &Rc<Self>, job: Job) {
-        let Job { asked, key, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, key, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         if reply.is_closed() {
             // Whoever asked is gone, and nothing has happened yet.
             self.observed.meter.count(RequestOutcome::Refused);
+            doing.ended(RequestOutcome::Refused, None);
             return;
         }
-        match self.command(Question::of(asked), key, deadline).await {
+        match self.command(&doing, Question::of(asked), key, deadline).await {
             Ok(answer) => {
                 let rejected = answer.is_rejection();
                 let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
                 self.observed.meter.count(outcome);
+                doing.ended(outcome, answer.status());
                 answer.send(reply);
             }
-            Err(error) => self.answer_error(reply, error),
+            Err(error) => self.answer_error(Some(&doing), reply, error),
         }
     }
 
     async fn command(
         self: &Rc<Self>,
+        progress: &Arc<Progress>,
         question: Question,
         key: Option<IdempotencyKey>,
         deadline: tokio::time::Instant,
@@ -73,8 +77,8 @@ impl Partition {
         }
         let outcome = {
             let began = Instant::now();
-            let _doing = self.observed.begin(question.topic(), began);
-            let running = self.run_in_guest(&version, question, deadline);
+            progress.set(Step::Guest);
+            let running = self.run_in_guest(progress, &version, question, deadline);
             let outcome = timeout_at(deadline, Box::pin(running)).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
@@ -86,6 +90,7 @@ impl Partition {
         } else if effects.writes.is_empty() && key.is_none() {
             version.check_in(&self.host, Pool::Command, instance, Instant::now());
         } else {
+            progress.set(Step::Commit);
             match self.commit(&version, state, &effects, key, &answer).await {
                 Ok(None) => version.check_in(&self.host, Pool::Command, instance, Instant::now()),
                 Ok(Some(answered_before)) => return Ok(answered_before),
@@ -109,12 +114,14 @@ impl Partition {
 
     async fn run_in_guest(
         &self,
+        progress: &Arc<Progress>,
         version: &Version,
         question: Question,
         until: tokio::time::Instant,
     ) -> Result<Outcome, RequestError> {
-        let mut instance = version.check_out(&self.host, &self.observed, Pool::Command, until).await?;
-        instance.begin(Access::Command);
+        let mut instance =
+            version.check_out(&self.host, &self.observed, progress, Pool::Command, until).await?;
+        instance.begin(Access::Command, progress);
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Partition;
 use crate::guest::Answered;
-use crate::observed::Observed;
+use crate::observed::{DoingGuard, Observed, Topic};
 use crate::state::IdempotencyKey;
 use crate::{Call, CallError, RequestBody, RequestError, ResponseBody};
 
@@ -24,6 +24,7 @@ pub(super) struct Job {
     pub(super) deadline: Instant,
     pub(super) reply: Reply,
     pub(super) waiting: Waiting,
+    pub(super) doing: DoingGuard,
     pub(super) _accepted: Accepted,
 }
 
@@ -31,6 +32,16 @@ pub(super) struct Job {
 pub(super) enum Asked {
     Http { head: request::Parts, body: JobBody },
     Call(Call),
+}
+
+impl Asked {
+    /// What of it may be shown.
+    pub(super) fn topic(&self) -> Topic {
+        match self {
+            Self::Http { head, .. } => Topic::Http(head.method.clone(), head.uri.clone()),
+            Self::Call(call) => Topic::Call(call.kind, call.name.clone()),
+        }
+    }
 }
 
 /// The body of a request.

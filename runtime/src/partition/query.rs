@@ -21,7 +21,7 @@ use super::version::{Pool, Version};
 use crate::capability::Access;
 use crate::guest::{Instance, stream_answer};
 use crate::meter::MeterCell;
-use crate::observed::Topic;
+use crate::progress::{Progress, Step};
 use crate::stream::{self, AnswerEnd};
 use crate::{RequestBody, RequestError, ResponseBody};
 
@@ -29,18 +29,18 @@ use crate::{RequestBody, RequestError, ResponseBody};
 struct Asker {
     reply: RefCell<Option<Reply>>,
     answer: RefCell<Option<AnswerEnd>>,
-    /// Whether the guest answered with a status of 400 or above.
-    rejected: Cell<bool>,
+    /// The status that the guest answered with.
+    status: Cell<u16>,
 }
 
 impl Asker {
     const fn new(reply: Reply) -> Self {
-        Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), rejected: Cell::new(false) }
+        Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), status: Cell::new(0) }
     }
 
     /// Hands the answer out as its guest produces it.
     fn give(&self, response: Response<HyperOutgoingBody>, meter: &Arc<MeterCell>) {
-        self.rejected.set(response.status().as_u16() >= 400);
+        self.status.set(response.status().as_u16());
         let (head, frames) = response.into_parts();
         let (reader, end) = stream::answer(frames, Arc::clone(meter));
         self.answer.replace(Some(end));
@@ -64,22 +64,21 @@ impl Asker {
 
 impl Partition {
     pub(super) async fn run_query(self: &Rc<Self>, job: Job) {
-        let Job { asked, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         let Asked::Http { head, body } = asked else { return };
         let version = self.version();
         let asker = Asker::new(reply);
         let began = Instant::now();
         let result = {
-            let _doing =
-                self.observed.begin(Topic::Http(head.method.clone(), head.uri.clone()), began.into_std());
+            doing.set(Step::Guest);
             let limit = version.spec.resources.deadline.0;
             // One that waited for too long never starts.
             let running = async {
                 if began >= deadline {
                     return Err(RequestError::Deadline { limit });
                 }
-                self.query(&version, head, body, &asker, deadline).await
+                self.query(&doing, &version, head, body, &asker, deadline).await
             };
             tokio::select! {
                 biased;
@@ -93,26 +92,28 @@ impl Partition {
         self.observed.meter.add_wall(ended - began);
         match result {
             Ok(instance) => {
-                if self.end_query(&asker, Ok(())) {
+                if self.end_query(&doing, &asker, Ok(())) {
                     version.check_in(&self.host, Pool::Query, instance, ended.into_std());
                 }
             }
             Err(error) => {
-                self.end_query(&asker, Err(error));
+                self.end_query(&doing, &asker, Err(error));
             }
         }
     }
 
     async fn query(
         &self,
+        progress: &Arc<Progress>,
         version: &Version,
         head: request::Parts,
         body: JobBody,
         asker: &Asker,
         deadline: Instant,
     ) -> Result<Box<Instance>, RequestError> {
-        let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
+        let mut instance =
+            version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
+        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
@@ -128,22 +129,27 @@ impl Partition {
     }
 
     /// Counts how a query ended and lets whoever asked know. True where the answer is whole.
-    fn end_query(&self, asker: &Asker, guest: Result<(), RequestError>) -> bool {
+    fn end_query(&self, progress: &Progress, asker: &Asker, guest: Result<(), RequestError>) -> bool {
         let Some(answer) = asker.answer.take() else {
             let error = guest.err().unwrap_or(RequestError::NoResponse);
             match asker.reply.take() {
-                Some(reply) => self.answer_error(reply, error),
-                None => self.observed.meter.count(error.outcome()),
+                Some(reply) => self.answer_error(Some(progress), reply, error),
+                None => {
+                    self.observed.meter.count(error.outcome());
+                    progress.ended(error.outcome(), None);
+                }
             }
             return false;
         };
         let note = |end: &Result<(), RequestError>| match end {
-            Ok(()) if asker.rejected.get() => self.observed.meter.count(RequestOutcome::Rejected),
-            Ok(()) => self.observed.meter.count(RequestOutcome::Succeeded),
-            Err(error) => {
-                self.observed.meter.count(error.outcome());
-                self.log_failure(error);
+            Ok(()) => {
+                let status = asker.status.get();
+                let outcome =
+                    if status >= 400 { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
+                self.observed.meter.count(outcome);
+                progress.ended(outcome, Some(status));
             }
+            Err(error) => self.count_error(Some(progress), error),
         };
         answer.finish(guest, note).is_ok()
     }

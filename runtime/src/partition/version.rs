@@ -14,6 +14,7 @@ use crate::guest::{GuestSettings, Instance, OutgoingPolicy};
 use crate::host::Host;
 use crate::memory::MemoryAccount;
 use crate::observed::Observed;
+use crate::progress::{Progress, Step};
 use crate::state::PartitionState;
 use crate::worker::Local;
 use crate::{OpenError, PartitionSpec, RequestError};
@@ -114,6 +115,7 @@ impl Version {
         &self,
         host: &Host,
         observed: &Arc<Observed>,
+        progress: &Progress,
         pool: Pool,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
@@ -122,20 +124,22 @@ impl Version {
             return Ok(instance);
         }
         // In a box, because most requests never get here and all of them would carry it.
-        Box::pin(self.make(host, observed, until)).await
+        Box::pin(self.make(host, observed, progress, until)).await
     }
 
     async fn make(
         &self,
         host: &Host,
         observed: &Arc<Observed>,
+        progress: &Progress,
         until: tokio::time::Instant,
     ) -> Result<Box<Instance>, RequestError> {
+        progress.set(Step::Place);
         let slot = host.slot(self.spec.module.permits(), until).await?;
-        Instance::new(&self.spec.module, &self.settings, slot, observed)
-            .await
-            .map(Box::new)
-            .map_err(|error| RequestError::Trapped { trap: error.trap })
+        progress.set(Step::Start);
+        let started = Instance::new(&self.spec.module, &self.settings, slot, observed).await;
+        progress.set(Step::Guest);
+        started.map(Box::new).map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
     /// Gives an instance back after a request that went well and ended at `now`.

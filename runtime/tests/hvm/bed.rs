@@ -16,7 +16,7 @@ use hvm_runtime::{
 use hvm_types::{Grants, Period, ReplicaId};
 
 /// Longest wait for what should happen at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The lines that partitions wrote.
 #[derive(Default)]
@@ -108,6 +108,21 @@ impl Bed {
         Self::start(directory, change)
     }
 
+    /// The same, and what it compiles is its own.
+    pub(crate) fn with_own_code(change: impl FnOnce(&mut HvmConfig)) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let code = directory.path().join("code");
+        Self::start(directory, |config| {
+            config.code_cache = code;
+            change(config);
+        })
+    }
+
+    /// How many components' code is kept where nobody else compiles.
+    pub(crate) fn kept_code(&self) -> usize {
+        std::fs::read_dir(self.directory.path().join("code")).expect("its code").count()
+    }
+
     fn start(directory: tempfile::TempDir, change: impl FnOnce(&mut HvmConfig)) -> Self {
         let lines = Arc::new(Lines::default());
         let mut config = HvmConfig::new(code_cache());
@@ -123,9 +138,23 @@ impl Bed {
 
     /// Stops the HVM and starts another on the same directory.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| {}).await
+    }
+
+    /// The same, with what it compiled itself and other settings.
+    pub(crate) async fn restart_with_own_code(self, change: impl FnOnce(&mut HvmConfig)) -> Self {
+        let code = self.directory.path().join("code");
+        let change = |config: &mut HvmConfig| {
+            config.code_cache = code;
+            change(config);
+        };
+        self.restart_with(change).await
+    }
+
+    async fn restart_with(self, change: impl FnOnce(&mut HvmConfig)) -> Self {
         let Self { hvm, directory, .. } = self;
         hvm.shutdown().await;
-        Self::start(directory, |_| {})
+        Self::start(directory, change)
     }
 
     pub(crate) async fn module(&self, guest: Guest) -> Module {

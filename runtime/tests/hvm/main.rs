@@ -3,6 +3,7 @@
 mod bed;
 mod capability;
 mod command;
+mod compiling;
 mod density;
 mod fault;
 mod idempotency;
@@ -11,5 +12,6 @@ mod life;
 mod limit;
 mod observation;
 mod query;
+mod seeing;
 mod takeover;
 mod typed;

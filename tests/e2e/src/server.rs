@@ -50,6 +50,15 @@ impl Daemon {
     /// Where it ends instead, with what it said.
     #[must_use]
     pub fn start(role: &Role, data: &Path) -> Self {
+        Self::start_with(role, data, &[])
+    }
+
+    /// The same, with further settings.
+    ///
+    /// # Panics
+    /// Where it ends instead, with what it said.
+    #[must_use]
+    pub fn start_with(role: &Role, data: &Path, settings: &[&str]) -> Self {
         let mut command = Command::new(program("hvm"));
         let free = "127.0.0.1:0";
         match role {
@@ -69,7 +78,13 @@ impl Daemon {
             .append(true)
             .open(data.with_extension("log"))
             .expect("a log file");
-        command.arg("--data").arg(data).stdout(Stdio::piped()).stderr(log).env_remove("RUST_BACKTRACE");
+        command
+            .args(settings)
+            .arg("--data")
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .env_remove("RUST_BACKTRACE");
         let mut child = command.spawn().expect("hvm can be started");
         let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
         // The reader goes on to the end, so that the daemon never writes into a closed pipe.

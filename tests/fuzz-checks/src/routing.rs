@@ -13,7 +13,7 @@ use hvm_types::{
 };
 
 use self::key::{MAX_KEY_BYTES, extract, partition_of};
-use self::routes::{RequestHead, Router, RoutingError, Target};
+use self::routes::{Preference, RequestHead, Router, RoutingError, Target};
 
 #[allow(dead_code, unreachable_pub, reason = "the agent uses the rest")]
 #[path = "../../../agent/src/ingress/key.rs"]
@@ -39,7 +39,7 @@ pub(crate) fn check(input: &[u8]) {
 
     let here = host(0);
     let router = Router::compile(&table, &here);
-    let found = router.target(head, 0, |_| true);
+    let found = router.target(head, Preference { turn: 0, is_ready: |_| true, is_near: |_| false });
     let Some(route) = promised(&table, head) else {
         assert!(matches!(found, Err(RoutingError::NoRoute { .. })), "{found:?}");
         return;
@@ -70,7 +70,7 @@ fn leads_to(
     let owner = group.owners.iter().rev().find(|owner| owner.index == index).map(|owner| &owner.host);
     match found {
         Ok(Target::Here(replica)) => {
-            assert_eq!((replica.index, Some(here)), (index, owner));
+            assert_eq!((replica.id.index, Some(here)), (index, owner));
         }
         Ok(Target::Elsewhere { replica, owner: other, .. }) => {
             assert_eq!(replica.map(|replica| replica.index), Some(index));
