@@ -1,11 +1,13 @@
 //! What it costs that a guest can be interrupted: compute kernels under several ways to do it, in rounds one after
 //! another, each relative to the same code without any. `benches/kernels` builds the guest and runs this.
 
+mod hostile;
 mod rewrite;
 mod table;
 mod variant;
 
 use std::hint::black_box;
+use std::io::Write as _;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -35,6 +37,9 @@ fn main() -> anyhow::Result<()> {
     let guest = std::env::var("HVM_KERNELS").map_err(|_| anyhow::anyhow!("run benches/kernels instead"))?;
     let wasm = std::fs::read(guest)?;
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    if filter == "hostile" {
+        return hostile::print(&mut std::io::stdout());
+    }
     let mut running =
         Variant::ALL.iter().map(|v| Running::start(*v, &wasm)).collect::<anyhow::Result<Vec<_>>>()?;
     let kernels: Vec<_> = KERNELS.into_iter().filter(|(name, _)| name.contains(&filter)).collect();
@@ -51,8 +56,8 @@ fn main() -> anyhow::Result<()> {
                 }
             }
         }
-        eprintln!("round {round} of {ROUNDS}");
+        writeln!(std::io::stderr(), "round {round} of {ROUNDS}")?;
     }
-    table::print(&kernels, &running, &times);
-    Ok(())
+    table::print(&kernels, &running, &times, &mut std::io::stdout())?;
+    if filter.is_empty() { hostile::print(&mut std::io::stdout()) } else { Ok(()) }
 }
