@@ -29,7 +29,7 @@ fn assignment(index: u32, cpu: u32) -> Assignment {
         epoch: Epoch(7),
         image: Digest::of(b"image"),
         stateful: true,
-        task: task(cpu),
+        task: task(cpu).into(),
     }
 }
 

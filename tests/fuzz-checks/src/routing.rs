@@ -8,7 +8,7 @@
 use arbitrary::{Result, Unstructured};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use hvm_types::{
-    Epoch, GroupPlacement, HostId, KeySource, PartitionOwner, RouteMatch, RouteSpec, RouteTarget,
+    Epoch, GroupPlacement, HostId, KeySource, PartitionOwner, ReplicaId, RouteMatch, RouteSpec, RouteTarget,
     RoutingTable,
 };
 
@@ -39,7 +39,8 @@ pub(crate) fn check(input: &[u8]) {
 
     let here = host(0);
     let router = Router::compile(&table, &here);
-    let found = router.target(head, Preference { turn: 0, is_ready: |_| true, is_near: |_| false });
+    let prefers = Preference { turn: 0, is_ready: |_: &ReplicaId| true, is_near: |_: &ReplicaId| false };
+    let found = router.target(head, prefers);
     let Some(route) = promised(&table, head) else {
         assert!(matches!(found, Err(RoutingError::NoRoute { .. })), "{found:?}");
         return;
