@@ -183,7 +183,8 @@ mod tests {
 
     fn assignment(replica: &str, generation: u64, epoch: u64) -> Assignment {
         let task =
-            serde_json::from_str(r#"{"name": "t", "driver": "app-partition", "config": {"package": "web"}}"#).map(Arc::new);
+            serde_json::from_str(r#"{"name": "t", "driver": "app-partition", "config": {"package": "web"}}"#)
+                .map(Arc::new);
         Assignment {
             replica: replica.parse().expect("a replica"),
             generation: Generation(generation),
