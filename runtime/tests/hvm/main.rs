@@ -5,6 +5,7 @@ mod capability;
 mod command;
 mod density;
 mod fault;
+mod greed;
 mod idempotency;
 mod isolation;
 mod life;
