@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use hvm_types::ByteSize;
 use wasmtime::ResourceLimiterAsync;
 
@@ -82,6 +83,30 @@ impl MemoryAccount {
         Ok(())
     }
 
+    /// Takes bytes. Idle instances are only a cache: where there is no room, they make it, unless whoever asks would
+    /// hold more than the limit alone.
+    pub(crate) fn hold_making_room(self: &Arc<Self>, bytes: u64, held_by_asker: u64) -> Result<(), Trap> {
+        while let Err(denied) = self.hold(bytes) {
+            if held_by_asker.saturating_add(bytes) > self.limit || !self.make_room(&denied) {
+                return Err(denied);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops one idle instance of this worker. False where none is left that would help.
+    fn make_room(self: &Arc<Self>, denied: &Trap) -> bool {
+        Local::current().is_some_and(|local| match denied {
+            Trap::HostMemory => local.reclaim_one(),
+            _ => local.reclaim_of(self),
+        })
+    }
+
+    /// Most bytes that may be held.
+    pub(crate) const fn limit(&self) -> ByteSize {
+        ByteSize(self.limit)
+    }
+
     /// Gives bytes back.
     pub(crate) fn release(&self, bytes: u64) {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,27 +150,16 @@ impl Limiter {
         Self { account, held: 0, denied: None, turn: Turn::begin() }
     }
 
-    /// Takes bytes that the host holds for the guest. Idle instances are only a cache: where there is no room, they
-    /// make it.
+    /// Takes bytes that the host holds for the guest.
     pub(crate) fn hold(&mut self, bytes: u64) -> Result<(), Trap> {
-        while let Err(denied) = self.account.hold(bytes) {
-            if !self.make_room(bytes, &denied) {
-                return Err(denied);
-            }
-        }
+        self.account.hold_making_room(bytes, self.held)?;
         self.held += bytes;
         Ok(())
     }
 
-    /// Drops one idle instance of this worker. False where none is left that would help.
-    fn make_room(&self, bytes: u64, denied: &Trap) -> bool {
-        if self.held.saturating_add(bytes) > self.account.limit {
-            return false;
-        }
-        Local::current().is_some_and(|local| match denied {
-            Trap::HostMemory => local.reclaim_one(),
-            _ => local.reclaim_of(&self.account),
-        })
+    /// The account that the instance's memory is in.
+    pub(crate) const fn account(&self) -> &Arc<MemoryAccount> {
+        &self.account
     }
 
     /// Counts bytes of state that the guest read.
@@ -184,6 +198,49 @@ impl Limiter {
                 false
             }
         }
+    }
+}
+
+/// Bytes of the host that are held for a partition until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<MemoryAccount>,
+    bytes: u64,
+}
+
+impl Charge {
+    pub(crate) const fn none(account: Arc<MemoryAccount>) -> Self {
+        Self { account, bytes: 0 }
+    }
+
+    /// Holds more.
+    pub(crate) fn add(&mut self, bytes: u64) -> Result<(), Trap> {
+        self.account.hold_making_room(bytes, self.bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// The same bytes, held until their last copy is dropped.
+    pub(crate) fn keep(self, bytes: Bytes) -> Bytes {
+        if self.bytes == 0 { bytes } else { Bytes::from_owner(Charged { bytes, _charge: self }) }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.release(self.bytes);
+    }
+}
+
+/// Bytes with their charge.
+struct Charged {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -116,6 +116,18 @@ pub enum RequestError {
     /// The guest broke its answer off.
     #[error("the guest did not finish its response; nothing was changed")]
     ResponseIncomplete,
+    /// The guest's answer is none that HTTP has.
+    #[error("the guest's response is not valid: {reason}; nothing was changed")]
+    ResponseInvalid {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Whoever asked did not read the answer.
+    #[error("nothing of the response was read for {patience:?}")]
+    ResponseUnread {
+        /// How long it was kept.
+        patience: Duration,
+    },
     /// The answer of a command is too long.
     #[error("the response is longer than {limit} (`response_body`); nothing was changed")]
     ResponseTooLarge {
@@ -178,6 +190,14 @@ pub enum Trap {
         /// The limit.
         limit: usize,
     },
+    /// It asked the host for more in one call than it may.
+    #[error("it passed more {what} in one call than {limit}")]
+    Argument {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
     /// It ended itself.
     #[error("it called exit")]
     Exit,
@@ -217,6 +237,8 @@ impl RequestError {
             | Self::NoResponse
             | Self::GuestError { .. }
             | Self::ResponseIncomplete
+            | Self::ResponseInvalid { .. }
+            | Self::ResponseUnread { .. }
             | Self::ResponseTooLarge { .. }
             | Self::Internal { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -110,6 +111,11 @@ impl AnswerEnd {
         end
     }
 
+    /// What is left to be read, if anything is.
+    pub(crate) fn unread(&self) -> Option<Unread> {
+        (!lock(&self.0).left.is_empty()).then(|| Unread(Arc::downgrade(&self.0)))
+    }
+
     /// Ready when nobody reads any more.
     pub(crate) fn poll_unread(&self, context: &Context<'_>) -> Poll<()> {
         let mut shared = lock(&self.0);
@@ -118,6 +124,35 @@ impl AnswerEnd {
         }
         shared.task = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// An answer whose guest has ended and whose rest nobody has read yet.
+#[derive(Debug)]
+pub(crate) struct Unread(Weak<Mutex<Shared>>);
+
+impl Unread {
+    /// Drops the rest where nothing of it is read for `patience`: it is held for somebody who does not want it.
+    pub(crate) async fn expire(self, patience: Duration) {
+        let mut before = usize::MAX;
+        loop {
+            let Some(left) = self.0.upgrade().map(|shared| lock(&shared).left.len()) else { return };
+            if left == 0 {
+                return;
+            }
+            if left == before {
+                break;
+            }
+            before = left;
+            tokio::time::sleep(patience).await;
+        }
+        let Some(shared) = self.0.upgrade() else { return };
+        let mut shared = lock(&shared);
+        shared.left.clear();
+        shared.end = Some(Err(RequestError::ResponseUnread { patience }));
+        if let Some(reader) = shared.reader.take() {
+            reader.wake();
+        }
     }
 }
 
@@ -244,5 +279,27 @@ mod tests {
         assert_eq!(unread(), None);
         drop(reader);
         assert_eq!(unread(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn a_rest_that_nobody_reads_is_not_kept_and_one_that_is_read_slowly_is() {
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let (mut slow, end) = answer(guest(vec![b"a", b"b", b"c"], false), Arc::default());
+        assert_eq!(end.finish(Ok(()), |_| {}), Ok(()));
+        let unread = end.unread().expect("three frames");
+        let reading = async {
+            for data in ["a", "b", "c"] {
+                tokio::time::sleep(PATIENCE / 4).await;
+                assert_eq!(read(&mut slow), Some(Some(Ok(data.into()))));
+            }
+        };
+        tokio::join!(unread.expire(PATIENCE), reading);
+        assert_eq!(read(&mut slow), Some(None));
+
+        let (mut never, end) = answer(guest(vec![b"a", b"b"], false), Arc::default());
+        assert_eq!(end.finish(Ok(()), |_| {}), Ok(()));
+        end.unread().expect("two frames").expire(PATIENCE).await;
+        let expired = RequestError::ResponseUnread { patience: PATIENCE };
+        assert_eq!(read(&mut never), Some(Some(Err(expired))));
     }
 }

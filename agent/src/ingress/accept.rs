@@ -22,7 +22,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::dispatch::Dispatch;
 use super::first_bytes::FirstBytes;
+use super::framing::StrictFraming;
+use super::resets::Resets;
 use super::serving::Serving;
+use super::stalls::Stalls;
 
 /// Connections that one worker keeps open; further ones wait in the socket's queue.
 const MAX_CONNECTIONS: u32 = 8192;
@@ -36,11 +39,28 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may take for the bytes that tell its version of HTTP.
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a client may leave what is sent to it unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Longest head of a request in bytes.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Requests at the same time on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 128;
+
+/// What an HTTP/2 client may send ahead of its reader, on a stream and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// See [`STREAM_WINDOW_BYTES`].
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// What waits to be sent on an HTTP/2 stream.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// Streams that an HTTP/2 client opened and reset before anyone looked (CVE-2023-44487), and streams that were reset
+/// for a fault of the client's, until its connection is closed.
+const MAX_UNSEEN_RESETS: usize = 20;
+/// See [`MAX_UNSEEN_RESETS`].
+const MAX_FAULTY_STREAMS: usize = 256;
 
 /// When the agent stops: how long connections in use still take requests, each answered with
 /// `connection: close` (RFC 9112, section 9.6). Closing at once would cut off a request that its client has just sent.
@@ -201,21 +221,32 @@ async fn serve(
     // Without it small answers wait for the client's acknowledgement; it can only fail on a dead connection.
     let _ = stream.set_nodelay(true);
     let stopping = stopped.clone();
+    let resets = Rc::new(Resets::default());
+    let counted = Rc::clone(&resets);
     let service = service_fn(move |request: Request<Incoming>| {
         let (dispatch, stopping) = (Rc::clone(&dispatch), stopping.clone());
+        let has_streams = request.version() == Version::HTTP_2;
+        let unanswered = has_streams.then(|| counted.begin());
         async move {
-            let has_streams = request.version() == Version::HTTP_2;
             let mut response = dispatch.answer(request).await;
+            if let Some(unanswered) = unanswered {
+                unanswered.answered();
+            }
             if *stopping.borrow() && !has_streams {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = TokioIo::new(FirstBytes::new(stream, FIRST_BYTES_TIMEOUT));
+    let stream = FirstBytes::new(Stalls::new(stream, WRITE_TIMEOUT), FIRST_BYTES_TIMEOUT);
+    let stream = TokioIo::new(StrictFraming::new(stream));
     let mut connection = std::pin::pin!(server.serve_connection(stream, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = resets.too_many() => {
+            tracing::debug!("a connection was closed: it took back too many requests");
+            return;
+        }
         _ = stopped.wait_for(|stopped| *stopped) => {
             match tokio::time::timeout(LAST_REQUESTS, connection.as_mut()).await {
                 Ok(ended) => ended,
@@ -245,6 +276,11 @@ fn server() -> auto::Builder<LocalExecutor> {
         .keep_alive_interval(PING_PERIOD)
         .keep_alive_timeout(PING_PERIOD)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_FAULTY_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).unwrap_or(u32::MAX));
     server
 }

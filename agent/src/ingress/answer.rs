@@ -139,6 +139,8 @@ fn request_kind(error: &RequestError) -> &'static str {
         RequestError::NoResponse => "no-response",
         RequestError::GuestError { .. } => "guest-error",
         RequestError::ResponseIncomplete => "response-incomplete",
+        RequestError::ResponseInvalid { .. } => "response-invalid",
+        RequestError::ResponseUnread { .. } => "response-unread",
         RequestError::ResponseTooLarge { .. } => "response-too-large",
         RequestError::Fenced { .. } => "fenced",
         RequestError::CommitUnavailable { .. } => "commit-unavailable",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response};
 use http_body::Body as _;
+use http_body_util::Full;
 use hvm_runtime::{Hvm, RequestBody};
 use hvm_types::{HostId, ReplicaId};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use super::answer::IngressRefusal;
 use super::body::AnswerBody;
 use super::forward::Forward;
-use super::header::{HOP, PARTITION, asked_host, strip_hop_by_hop};
+use super::header::{HOP, PARTITION, PROBE, asked_host, strip_hop_by_hop};
 use super::routing::{Preference, Replica, RequestHead, Target};
 use super::serving::{Serving, wait_until_ready};
 
@@ -71,7 +72,11 @@ impl Dispatch {
         if request.method() == Method::CONNECT {
             return Err(refused(IngressRefusal::Connect));
         }
-        let was_forwarded = request.headers_mut().remove(HOP).is_some();
+        let hop = request.headers_mut().remove(HOP);
+        if hop.as_ref() == Some(&PROBE) {
+            return Ok(Response::new(AnswerBody::Own(Full::default())));
+        }
+        let was_forwarded = hop.is_some();
         let (parts, body) = request.into_parts();
         let host = asked_host(&parts).map_err(|error| refused(error.into()))?;
         let seen = self.serving();

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
+use http_body_util::{Either, Empty};
 use hvm_types::HostId;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::answer::IngressRefusal;
-use super::header::{HOP, strip_hop_by_hop};
+use super::header::{HOP, PROBE, strip_hop_by_hop};
 use super::routing::OtherHost;
 
 /// How long another host may take to accept a connection.
@@ -31,10 +33,17 @@ const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
 /// Unanswered probes until such a connection is given up.
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// An owner that has not answered for so long is asked whether it still runs: its process may be stopped while the
+/// kernel keeps its connections. How long a request may take is the owner's to say.
+const PROBE_PERIOD: Duration = Duration::from_secs(3);
+
+/// How long it may take to say so.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Connections from one worker to the other hosts.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    client: Client<HttpConnector, Incoming>,
+    client: Client<HttpConnector, Either<Incoming, Empty<Bytes>>>,
     /// The name of this host, for the header that forbids forwarding again.
     from: HeaderValue,
 }
@@ -78,16 +87,34 @@ impl Forward {
             headers.insert(HOST, value);
         }
         headers.insert(HOP, self.from.clone());
-        let mut response = self.client.request(request).await.map_err(|error| {
+        let lost = || IngressRefusal::OwnerLost { host: owner.id.to_string(), group: group.to_owned() };
+        let failed = |error: client::Error| {
             tracing::debug!(owner = %owner.id, ingress = owner.ingress, %error, "forwarding failed");
-            if error.is_connect() {
-                unreachable()
-            } else {
-                IngressRefusal::OwnerLost { host: owner.id.to_string(), group: group.to_owned() }
-            }
-        })?;
+            if error.is_connect() { unreachable() } else { lost() }
+        };
+        let mut response = tokio::select! {
+            biased;
+            answered = self.client.request(request.map(Either::Left)) => answered.map_err(failed)?,
+            () = self.until_silent(owner) => return Err(lost()),
+        };
         strip_hop_by_hop(response.headers_mut());
         Ok(response)
+    }
+
+    /// Resolves when the owner does not say any more that it runs.
+    async fn until_silent(&self, owner: &OtherHost) {
+        loop {
+            tokio::time::sleep(PROBE_PERIOD).await;
+            let Some(uri) = owner_uri(owner, &Uri::default()) else { return };
+            let mut probe = Request::new(Either::Right(Empty::new()));
+            *probe.uri_mut() = uri;
+            probe.headers_mut().insert(HOP, PROBE);
+            let asked = tokio::time::timeout(PROBE_TIMEOUT, self.client.request(probe)).await;
+            if !matches!(asked, Ok(Ok(_))) {
+                tracing::debug!(owner = %owner.id, ingress = owner.ingress, "an owner fell silent");
+                return;
+            }
+        }
     }
 }
 

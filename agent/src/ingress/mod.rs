@@ -7,10 +7,13 @@ mod body;
 mod dispatch;
 mod first_bytes;
 mod forward;
+mod framing;
 mod header;
 mod key;
+mod resets;
 mod routing;
 mod serving;
+mod stalls;
 
 pub(crate) use accept::Ingress;
 pub use accept::IngressError;

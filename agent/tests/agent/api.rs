@@ -21,6 +21,13 @@ pub(crate) async fn usage(host: &Host) -> Vec<(String, u64)> {
     answer.partitions.into_iter().map(|part| (part.replica, part.meter.map_or(0, requests))).collect()
 }
 
+/// What the partitions are doing now.
+pub(crate) async fn doing(host: &Host) -> Vec<String> {
+    let request = v1::GetPartitionsRequest { prefix: "shop".to_owned() };
+    let answer = connect(host).await.get_partitions(request).await.expect("an answer").into_inner();
+    answer.partitions.into_iter().flat_map(|part| part.doing).map(|doing| doing.what).collect()
+}
+
 /// The last kept lines.
 pub(crate) async fn log_texts(host: &Host, prefix: &str, last: u32) -> Vec<String> {
     let request = v1::GetLogsRequest { prefix: prefix.to_owned(), last, follow: false };

@@ -71,3 +71,34 @@ async fn an_owner_that_is_gone_is_named_and_the_others_go_on() {
     assert_eq!((answer.status.as_u16(), answer.text()), (200, "1"));
     a.stop().await;
 }
+
+#[tokio::test]
+async fn an_owner_that_falls_silent_is_given_up() {
+    let keys = Keys::new();
+    let scheduler = Scheduler::start().await;
+    let image = Image::probe("1.0.0", &keys);
+    scheduler.put_image(&image);
+    // Its connections are completed by the kernel, as those of a stopped process are.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    let silent_at = silent.local_addr().expect("it is bound").to_string();
+    let mut a = Host::started("a", &scheduler.url(), Some(keys.policy())).await;
+    let hosts = [a.entry(), ("b".parse().expect("a host id"), silent_at)];
+    scheduler.put_document("a", document(1, assignments([0], 1, image.manifest()), 2, &hosts));
+    scheduler.reported("a", |reported| reported.all_ready(1, 1)).await;
+    let key = (0..).map(|n| format!("key-{n}")).find(|key| partition_of(key.as_bytes(), 2) == 1);
+    let answer = a.client().post(&format!("/kv/set?k={}", key.expect("some key")), "x").await;
+    assert_eq!((answer.status.as_u16(), answer.error("kind").as_str()), (502, "owner-lost"));
+    assert!(answer.error("message").contains("not known"), "{}", answer.text());
+    a.stop().await;
+    drop(silent);
+}
+
+#[tokio::test]
+async fn an_owner_that_takes_its_time_is_waited_for() {
+    let keys = Keys::new();
+    let (_scheduler, mut a, mut b) = two_hosts(&keys).await;
+    let answer = a.client().post(&format!("/sleep?ms=4000&k={}", key_on_b()), "").await;
+    assert_eq!(answer.status.as_u16(), 204, "{}", answer.text());
+    a.stop().await;
+    b.stop().await;
+}

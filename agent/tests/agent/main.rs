@@ -4,6 +4,7 @@
 mod api;
 mod converge;
 mod forward;
+mod hostile_client;
 mod ingress;
 mod restart;
 mod start;

@@ -7,6 +7,7 @@ wasmtime::component::bindgen!({
     world: "hvm:host/capabilities",
     imports: {
         "wasi:keyvalue/store.[method]bucket.list-keys": async | trappable,
+        "wasi:keyvalue/batch.get-many": async | trappable,
         default: trappable,
     },
     with: {

@@ -4,16 +4,17 @@
 //! committing or dropping them is decided when the command has ended. Queries are refused to write.
 //!
 //! Limits: keys of 1 to 1,024 bytes, values up to 1 MiB, 16 MiB of writes in one command, 1,000 keys and
-//! 16 MiB of values in one batch.
+//! 4 MiB of values in one batch.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::bindings::wasi::keyvalue::{atomics, batch, store};
 use super::listing;
-use crate::memory::Limiter;
+use crate::memory::{Charge, Limiter};
 use crate::progress::{Progress, Step};
 use crate::state::{PartitionState, ReadError, Snapshot, WriteSet};
 
@@ -21,10 +22,14 @@ use crate::state::{PartitionState, ReadError, Snapshot, WriteSet};
 const MAX_KEY_BYTES: usize = 1 << 10;
 /// Longest value in bytes.
 const MAX_VALUE_BYTES: usize = 1 << 20;
-/// Most bytes that one command may write, and that one batch may read.
+/// Most bytes that one command may write.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
+/// Most bytes of values that one batch may read or write: they are copied in one go.
+const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Most keys of one batch.
 const MAX_BATCH_KEYS: usize = 1_000;
+/// How long a batch reads before it gives way to the worker's other work.
+const TURN: Duration = Duration::from_micros(200);
 /// What a write costs in memory beside its key and value.
 const WRITE_OVERHEAD_BYTES: u64 = 128;
 
@@ -303,24 +308,34 @@ impl atomics::Host for KeyvalueView<'_> {
 }
 
 impl batch::Host for KeyvalueView<'_> {
-    fn get_many(
+    async fn get_many(
         &mut self,
         bucket: Resource<Bucket>,
         keys: Vec<String>,
     ) -> Result<Vec<Option<(String, Vec<u8>)>>, KeyvalueError> {
         check_batch(keys.len())?;
+        keys.iter().try_for_each(|key| check_key(key))?;
         let bucket = self.name(&bucket)?;
         let count = u32::try_from(keys.len()).unwrap_or(u32::MAX);
         let _reading = self.progress.map(|progress| progress.during(Step::State { keys: count }));
         let mut values = Vec::with_capacity(keys.len());
         let mut bytes = 0;
+        let mut held = Charge::none(Arc::clone(self.limiter.account()));
+        let mut began = Instant::now();
         for key in keys {
             let value = self.read(&bucket, &key)?;
-            bytes += value.as_ref().map_or(0, Bytes::len);
-            if bytes > MAX_REQUEST_BYTES {
-                return Err(too_much("what one batch reads", bytes, MAX_REQUEST_BYTES));
+            let length = value.as_ref().map_or(0, Bytes::len);
+            bytes += length;
+            if bytes > MAX_BATCH_BYTES {
+                return Err(too_much("what one batch reads", bytes, MAX_BATCH_BYTES));
             }
+            held.add(length as u64).map_err(|denied| KeyvalueError::Other(denied.to_string()))?;
             values.push(value.map(|value| (key, Vec::from(value))));
+            // Each may come from the disk.
+            if began.elapsed() > TURN {
+                tokio::task::yield_now().await;
+                began = Instant::now();
+            }
         }
         Ok(values)
     }
@@ -331,6 +346,10 @@ impl batch::Host for KeyvalueView<'_> {
         key_values: Vec<(String, Vec<u8>)>,
     ) -> Result<(), KeyvalueError> {
         check_batch(key_values.len())?;
+        let bytes = key_values.iter().map(|(_, value)| value.len()).sum();
+        if bytes > MAX_BATCH_BYTES {
+            return Err(too_much("what one batch writes", bytes, MAX_BATCH_BYTES));
+        }
         let bucket = self.name(&bucket)?;
         key_values.into_iter().try_for_each(|(key, value)| self.write(&bucket, &key, Some(value)))
     }

@@ -31,11 +31,24 @@ impl PartitionLog {
         Arc::new(Self { id, sink, rate })
     }
 
-    /// Writes what a guest said, line by line, as far as its rate allows.
-    pub(crate) fn guest(&self, level: LogLevel, source: LogSource, text: &str) {
-        for line in text.lines() {
-            self.write(level, source, line);
+    /// Writes what a guest said, line by line, as far as its rate allows. False where that is used up.
+    pub(crate) fn guest(&self, level: LogLevel, source: LogSource, text: &str) -> bool {
+        let mut rest = text;
+        while let Some(line) = rest.lines().next() {
+            if !self.write(level, source, line) {
+                // All that follows comes too late as well: counting it costs nothing to speak of.
+                let more = memchr::memchr_iter(b'\n', rest.as_bytes()).count();
+                self.drop_lines((more + usize::from(!rest.ends_with('\n'))).saturating_sub(1) as u64);
+                return false;
+            }
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
         }
+        true
+    }
+
+    /// Counts lines that came too late.
+    pub(crate) fn drop_lines(&self, lines: u64) {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).dropped += lines;
     }
 
     /// Writes a line of the HVM itself.
@@ -43,7 +56,7 @@ impl PartitionLog {
         self.write(level, LogSource::Hvm, text);
     }
 
-    fn write(&self, level: LogLevel, source: LogSource, line: &str) {
+    fn write(&self, level: LogLevel, source: LogSource, line: &str) -> bool {
         let (admitted, dropped) = self.admit(Instant::now());
         if dropped > 0 {
             let note = format!("{dropped} lines were dropped: more than {LINES_PER_SECOND} in a second");
@@ -52,6 +65,7 @@ impl PartitionLog {
         if admitted {
             self.pass_on(level, source, cut(line));
         }
+        admitted
     }
 
     fn pass_on(&self, level: LogLevel, source: LogSource, text: String) {
@@ -107,6 +121,16 @@ mod tests {
         assert_eq!(log.admit(start), (false, 0));
         assert_eq!(log.admit(start), (false, 0));
         assert_eq!(log.admit(start + WINDOW), (true, 2));
+    }
+
+    #[test]
+    fn what_comes_too_late_is_counted_at_once() {
+        let id = "d/g/0".parse().expect("a valid id");
+        let log = PartitionLog::new(id, Arc::new(TracingSink));
+        let text = "\n".repeat(60_000) + "the end";
+        assert!(!log.guest(LogLevel::Info, LogSource::Logging, &text));
+        let late = log.admit(Instant::now() + 2 * WINDOW);
+        assert_eq!(late, (true, 60_001 - u64::from(LINES_PER_SECOND)));
     }
 
     #[test]

@@ -26,9 +26,9 @@ impl Host for LoggingView<'_> {
         let (context, message) =
             (beginning(&context, MAX_CONTEXT_BYTES), beginning(&message, MAX_MESSAGE_BYTES));
         if context.is_empty() {
-            self.0.guest(level, LogSource::Logging, message);
+            let _all = self.0.guest(level, LogSource::Logging, message);
         } else {
-            self.0.guest(level, LogSource::Logging, &format!("{context}: {message}"));
+            let _all = self.0.guest(level, LogSource::Logging, &format!("{context}: {message}"));
         }
         Ok(())
     }

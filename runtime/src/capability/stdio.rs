@@ -41,20 +41,26 @@ impl GuestOutput {
     /// Passes on whole lines and keeps the rest until its end comes.
     fn take(&self, mut bytes: &[u8]) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, tail) = bytes.split_at(end);
             keep(&mut line, head);
-            self.pass_on(&line);
+            let passed = self.pass_on(&line);
             line.clear();
             bytes = &tail[1..];
+            if !passed {
+                // The lines that follow come too late as well.
+                let last = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+                self.log.drop_lines(memchr::memchr_iter(b'\n', bytes).count() as u64);
+                bytes = &bytes[last..];
+            }
         }
         keep(&mut line, bytes);
     }
 
-    fn pass_on(&self, line: &[u8]) {
+    fn pass_on(&self, line: &[u8]) -> bool {
         // An empty line would be no line to the log.
         let text = if line.is_empty() { "\n".into() } else { String::from_utf8_lossy(line) };
-        self.log.guest(self.level, self.source, &text);
+        self.log.guest(self.level, self.source, &text)
     }
 }
 

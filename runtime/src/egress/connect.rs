@@ -22,7 +22,7 @@ pub(super) async fn connect(
     origin: &Origin,
     deadline: Instant,
 ) -> Result<Box<dyn Carrier>, Error> {
-    let resolved = timeout_at(deadline, resolve(origin)).await.map_err(|_| Error::DnsTimeout)??;
+    let resolved = timeout_at(deadline, resolve(policy, origin)).await.map_err(|_| Error::DnsTimeout)??;
     let addresses = checked(&origin.host, resolved)?;
     let stream = connect_any(&addresses, deadline).await?;
     // Requests are written whole: waiting for more to send only delays them.
@@ -39,13 +39,13 @@ pub(super) async fn connect(
     }
 }
 
-async fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
+async fn resolve(policy: &EgressPolicy, origin: &Origin) -> Result<Vec<SocketAddr>, Error> {
     let name = match &origin.host {
         OriginHost::Address(address) => return Ok(vec![SocketAddr::new(*address, origin.port)]),
         OriginHost::Name(name) => name.as_str(),
     };
-    match tokio::net::lookup_host((name, origin.port)).await {
-        Ok(addresses) => Ok(addresses.collect()),
+    match super::lookup::lookup(&policy.lookups(), name, origin.port).await {
+        Ok(addresses) => Ok(addresses),
         Err(error) => {
             tracing::debug!(%error, name, "an outgoing request's host was not resolved");
             Err(Error::DnsError { rcode: None, info_code: None })

@@ -13,6 +13,7 @@ mod address;
 mod connect;
 mod exchange;
 mod failure;
+mod lookup;
 mod policy;
 mod stalling_body;
 mod stream;
@@ -20,4 +21,4 @@ mod stream;
 mod tests;
 
 pub use exchange::{ConnectionDriver, send};
-pub use policy::{EgressPolicy, GrantError, MAX_CONNECTIONS, MAX_GRANTS, Traffic};
+pub use policy::{EgressPolicy, GrantError, MAX_CONNECTIONS, MAX_GRANTS, MAX_HOST_CONNECTIONS, Traffic};

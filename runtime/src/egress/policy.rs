@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use hvm_types::{Origin, OriginHost, ParseOriginError};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::address;
 use crate::meter::MeterCell;
@@ -17,6 +17,14 @@ pub const MAX_GRANTS: usize = 256;
 /// The most connections that one policy has open. A request beyond them fails with
 /// `connection-limit-reached` instead of waiting.
 pub const MAX_CONNECTIONS: usize = 64;
+
+/// The most connections that all policies of the process have open together.
+pub const MAX_HOST_CONNECTIONS: usize = 2_048;
+/// Names that one policy looks up at the same time; one more waits for them.
+const MAX_LOOKUPS: usize = 2;
+
+/// Room for the connections of all policies.
+static HOST_CONNECTIONS: Semaphore = Semaphore::const_new(MAX_HOST_CONNECTIONS);
 
 /// The origins that a guest may call. Clones share the limit of connections and the counters; make one
 /// policy for what shall be limited and counted together.
@@ -29,6 +37,7 @@ pub struct EgressPolicy {
 struct Shared {
     origins: HashSet<Origin>,
     connections: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
     tls: Arc<ClientConfig>,
     traffic: Arc<TrafficCounters>,
 }
@@ -64,6 +73,13 @@ impl TrafficCounters {
             meter.count_received(bytes);
         }
     }
+}
+
+/// Room for one connection.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    _own: OwnedSemaphorePermit,
+    _host: SemaphorePermit<'static>,
 }
 
 /// A list of grants that can't be enforced.
@@ -114,6 +130,7 @@ impl EgressPolicy {
             shared: Arc::new(Shared {
                 origins: grants.iter().map(read).collect::<Result<_, _>>()?,
                 connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+                lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
                 tls,
                 traffic: Arc::default(),
             }),
@@ -150,8 +167,15 @@ impl EgressPolicy {
     }
 
     /// Room for one connection, as long as the permit lives.
-    pub(super) fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.shared.connections).try_acquire_owned().ok()
+    pub(super) fn admit(&self) -> Option<Admitted> {
+        let own = Arc::clone(&self.shared.connections).try_acquire_owned().ok()?;
+        let host = HOST_CONNECTIONS.try_acquire().ok()?;
+        Some(Admitted { _own: own, _host: host })
+    }
+
+    /// Room for looking up names.
+    pub(super) fn lookups(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.shared.lookups)
     }
 }
 

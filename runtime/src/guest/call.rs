@@ -6,10 +6,12 @@
 
 use std::cell::Cell;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, response};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, StatusCode, response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full};
 use hvm_types::ByteSize;
@@ -19,6 +21,7 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{Error, WasiHttpView as _};
 
 use super::Instance;
+use crate::memory::Charge;
 use crate::{RequestError, Trap};
 
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
@@ -39,10 +42,11 @@ where
         return instance.call_by_http(&head, body).await;
     }
     let (sender, receiver) = oneshot::channel();
+    let charge = Charge::none(Arc::clone(instance.store.data().limiter.account()));
     // Without its own budget the reader could be told to wait while there is something to read, and the guest
     // would be taken to have left its body unfinished.
     let began = Cell::new(false);
-    let mut reader = pin!(tokio::task::unconstrained(read_answer(receiver, &began, limit)));
+    let mut reader = pin!(tokio::task::unconstrained(read_answer(receiver, &began, limit, charge)));
     let ended = {
         let mut call = pin!(call(instance, request, sender));
         let ended = std::future::poll_fn(|context| {
@@ -107,31 +111,65 @@ async fn read_answer(
     head: oneshot::Receiver<Head>,
     began: &Cell<bool>,
     limit: ByteSize,
+    mut charge: Charge,
 ) -> Result<(response::Parts, Bytes), RequestError> {
-    let response = head_of(head.await)?;
+    let response = head_of(head.await, false)?;
     began.set(true);
     let (parts, body) = response.into_parts();
     let mut body = pin!(body);
-    let mut bytes = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    let mut more = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // Trailers are dropped: a stored answer has none.
         let Ok(data) = frame.map_err(|_| RequestError::ResponseIncomplete)?.into_data() else { continue };
-        if (bytes.len() + data.len()) as u64 > limit.0 {
+        let read = first.as_ref().map_or(more.len(), Bytes::len) + data.len();
+        if read as u64 > limit.0 {
             return Err(RequestError::ResponseTooLarge { limit });
         }
-        bytes.extend_from_slice(&data);
+        if first.is_none() && more.is_empty() {
+            first = Some(data);
+            continue;
+        }
+        let begun = first.take().unwrap_or_default();
+        charge.add((begun.len() + data.len()) as u64).map_err(|trap| RequestError::Trapped { trap })?;
+        more.extend_from_slice(&begun);
+        more.extend_from_slice(&data);
     }
-    Ok((parts, bytes.freeze()))
+    // What came in one piece is charged where it was written.
+    Ok((parts, first.unwrap_or_else(|| charge.keep(more.freeze()))))
 }
 
 fn head_of(
     head: Result<Head, oneshot::error::RecvError>,
+    asked_for_head: bool,
 ) -> Result<Response<HyperOutgoingBody>, RequestError> {
     match head {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) => check(response, asked_for_head),
         Ok(Err(code)) => Err(RequestError::GuestError { code: name_of(&code) }),
         Err(_) => Err(RequestError::NoResponse),
     }
+}
+
+/// Refuses what could not be sent as it is.
+fn check(
+    response: Response<HyperOutgoingBody>,
+    asked_for_head: bool,
+) -> Result<Response<HyperOutgoingBody>, RequestError> {
+    let status = response.status();
+    if status.is_informational() {
+        let reason = format!("{} is no final status", status.as_u16());
+        return Err(RequestError::ResponseInvalid { reason });
+    }
+    let may_lack_body = asked_for_head || status == StatusCode::NOT_MODIFIED;
+    if response.body().is_end_stream() && !may_lack_body {
+        // A guest that never opened the body was not asked whether it wrote what it promised.
+        let promised = response.headers().get(CONTENT_LENGTH).filter(|length| length.as_bytes() != b"0");
+        if let Some(length) = promised {
+            let reason = format!("`content-length` is {length:?} and there is no body");
+            return Err(RequestError::ResponseInvalid { reason });
+        }
+    }
+    Ok(response)
 }
 
 /// The error's name without its details, which are the guest's.
@@ -159,6 +197,7 @@ where
         return Ok(());
     }
     let (sender, mut receiver) = oneshot::channel();
+    let asked_for_head = request.method() == Method::HEAD;
     let early = {
         let mut call = pin!(call(instance, request, sender));
         let mut head = pin!(&mut receiver);
@@ -171,7 +210,7 @@ where
         .await;
         match first {
             Ok(head) => {
-                let response = match head_of(head) {
+                let response = match head_of(head, asked_for_head) {
                     Ok(response) => response,
                     Err(RequestError::NoResponse) => {
                         call.await?;
@@ -191,7 +230,7 @@ where
     };
     if let Some(on_head) = early {
         let head = receiver.try_recv().map_err(|_| RequestError::NoResponse)?;
-        on_head(head_of(Ok(head))?);
+        on_head(head_of(Ok(head), asked_for_head)?);
     }
     Ok(())
 }

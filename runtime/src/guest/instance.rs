@@ -15,6 +15,14 @@ use crate::observed::Observed;
 use crate::progress::Progress;
 use crate::{Module, Trap};
 
+/// Most bytes that a guest passes to the host in one call: the host copies them first, in one go. More than the largest
+/// batch of writes; less where the partition may not hold as much.
+const MAX_HOST_CALL_BYTES: u64 = 5 << 20;
+
+fn host_call_bytes(limit: ByteSize) -> usize {
+    usize::try_from(MAX_HOST_CALL_BYTES.min(limit.0)).unwrap_or(usize::MAX)
+}
+
 /// One instance of a component.
 pub(crate) struct Instance {
     // Order matters: the store's slot in the pool is free before the permit is.
@@ -61,7 +69,9 @@ impl Instance {
     ) -> Result<Self, InstanceError> {
         let counted = Counted::new(observed);
         let pre = module.pre();
-        let mut store = Store::new(pre.engine(), GuestState::new(settings));
+        let state = GuestState::new(settings).map_err(|trap| InstanceError { trap })?;
+        let mut store = Store::new(pre.engine(), state);
+        store.set_hostcall_fuel(host_call_bytes(settings.memory.limit()));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
         store.limiter_async(|state| &mut state.limiter);
         let trapped = |error: wasmtime::Error, store: &Store<GuestState>| {
@@ -98,9 +108,7 @@ impl Instance {
 
     /// The request has ended, well or not; returns what it did to the state.
     pub(crate) fn end(&mut self) -> Effects {
-        let state = self.store.data_mut();
-        state.outgoing.end();
-        state.keyvalue.end(&mut state.limiter)
+        self.store.data_mut().end()
     }
 }
 
@@ -109,6 +117,9 @@ impl Trap {
     pub(crate) fn of(error: &wasmtime::Error, state: &GuestState) -> Self {
         if let Some(denied) = state.limiter.denied() {
             return denied;
+        }
+        if let Some(trap) = error.downcast_ref::<Self>() {
+            return trap.clone();
         }
         if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some() {
             return Self::Exit;

@@ -11,6 +11,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    super::bounded::add_to_linker(&mut linker)?;
     crate::capability::add_to_linker(&mut linker)?;
     Ok(linker)
 }

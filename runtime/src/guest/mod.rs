@@ -1,11 +1,14 @@
 //! A guest: what one instance of a component holds on the host's side, and how a request passes through it.
 
+mod bounded;
 mod call;
+mod handles;
 mod instance;
 mod linker;
 mod outgoing;
 mod state;
 mod typed;
+mod unsent;
 
 pub(crate) use call::{answer_whole, stream_answer};
 pub(crate) use instance::Instance;

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, Uri};
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use http::{HeaderName, Request, Response, Uri};
+use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use crate::egress::{ConnectionDriver, EgressPolicy};
 use crate::progress::Progress;
 
 /// Chunks of a response body that wait for its reader, and their size: a body up to 1 MiB never keeps its
 /// guest waiting.
-const BODY_CHUNKS: usize = 15;
+const BODY_CHUNKS: usize = 16;
 /// See [`BODY_CHUNKS`].
 const BODY_CHUNK_BYTES: usize = 64 << 10;
 /// Bodies of one request with that much room. A guest that makes more of them (calls out, or keeps bodies that it
@@ -83,6 +83,11 @@ impl Outgoing {
 }
 
 impl WasiHttpHooks for Outgoing {
+    /// As the stock one, which allocates at each call.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
     fn send_request(
         &mut self,
         mut request: Request<WasiBody>,

@@ -7,8 +7,12 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::handles::Handles;
+use super::unsent::Unsent;
 use super::{Outgoing, OutgoingPolicy};
-use crate::capability::{Config, ConfigView, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog};
+use crate::capability::{
+    Config, ConfigView, Effects, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog,
+};
 use crate::memory::{Limiter, MemoryAccount};
 use crate::{LogLevel, Trap};
 
@@ -17,7 +21,7 @@ pub(crate) const MAX_RESOURCES: usize = 1_000;
 /// An instance that holds more than this after a request is not used again: it leaks.
 const MAX_KEPT_RESOURCES: usize = 256;
 /// Most random bytes in one call.
-const MAX_RANDOM_BYTES: u64 = 1 << 20;
+const MAX_RANDOM_BYTES: u64 = 256 << 10;
 /// Most bytes of header fields in one collection, in memory.
 const MAX_FIELD_BYTES: usize = 32 << 10;
 /// Most frames that are logged when a guest is stopped. wasmtime itself captures 20.
@@ -33,6 +37,8 @@ pub(crate) struct GuestState {
     pub(crate) outgoing: Outgoing,
     pub(crate) limiter: Limiter,
     pub(crate) keyvalue: Keyvalue,
+    pub(super) unsent: Arc<Unsent>,
+    handles: Handles,
     config: Config,
     log: Arc<PartitionLog>,
 }
@@ -54,7 +60,7 @@ pub(crate) struct GuestSettings {
 impl GuestState {
     /// The host's side of a new instance: the deployment's environment, output to the log, and nothing else
     /// of WASI: no arguments, no files, no sockets, closed input.
-    pub(crate) fn new(settings: &GuestSettings) -> Self {
+    pub(crate) fn new(settings: &GuestSettings) -> Result<Self, Trap> {
         let mut wasi = WasiCtx::builder();
         wasi.stdout(GuestOutput::stdout(&settings.log))
             .stderr(GuestOutput::stderr(&settings.log))
@@ -69,16 +75,36 @@ impl GuestState {
         http.set_field_size_limit(MAX_FIELD_BYTES);
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        Self {
+        let mut limiter = Limiter::new(Arc::clone(&settings.memory));
+        Ok(Self {
             table,
             wasi: wasi.build(),
             http,
             outgoing: Outgoing::new(Arc::clone(&settings.outgoing)),
-            limiter: Limiter::new(Arc::clone(&settings.memory)),
+            unsent: Unsent::new(&settings.memory)?,
+            handles: Handles::new(&mut limiter)?,
+            limiter,
             keyvalue: Keyvalue::new(Arc::clone(&settings.stores), settings.state.clone()),
             config: Config(settings.config_granted.then(|| Arc::clone(&settings.env))),
             log: Arc::clone(&settings.log),
-        }
+        })
+    }
+
+    /// Takes note that the host keeps a text of this length for the guest.
+    pub(super) fn note(&mut self, bytes: usize) -> Result<(), Trap> {
+        self.handles.note(bytes as u64, &mut self.table, &mut self.limiter)
+    }
+
+    /// The same of header fields.
+    pub(super) fn note_fields(&mut self, fields: usize, bytes: usize) -> Result<(), Trap> {
+        self.handles.note_fields(fields, bytes, &mut self.table, &mut self.limiter)
+    }
+
+    /// A request has ended, well or not; returns what it did to the state.
+    pub(super) fn end(&mut self) -> Effects {
+        self.outgoing.end();
+        self.handles.end(&mut self.table, &mut self.limiter);
+        self.keyvalue.end(&mut self.limiter)
     }
 
     pub(crate) fn keyvalue(&mut self) -> KeyvalueView<'_> {

@@ -144,18 +144,23 @@ impl Partition {
     /// Makes sure that the body of a command is here.
     async fn read_body(&self, job: &mut Job) -> Result<(), RequestError> {
         let limits = self.version().spec.resources.clone();
-        // Bodies that wait are held by the host: a quarter of the partition's memory beside its guests, and at
-        // least one whole body.
+        // Bodies that wait are held by the host: no more than a quarter of the partition's memory, so that its guests
+        // can still run, but at least one whole body.
         let held = ByteSize((u64::from(limits.memory) << 18).max(limits.request_body.0));
         let Job { asked, waiting, deadline, .. } = job;
+        let mut charge = self.version().charge();
         let mut hold = |bytes| {
-            let full = RequestError::BodiesFull { id: self.observed.id.clone(), limit: held };
-            if waiting.add(bytes, held.0) { Ok(()) } else { Err(full) }
+            if waiting.add(bytes, held.0) && charge.add(bytes).is_ok() {
+                return Ok(());
+            }
+            Err(RequestError::BodiesFull { id: self.observed.id.clone(), limit: held })
         };
         let received = match asked {
             Asked::Call(call) => {
-                hold(call.payload.len() as u64)?;
-                call.payload.len()
+                let length = call.payload.len();
+                hold(length as u64)?;
+                call.payload = charge.keep(std::mem::take(&mut call.payload));
+                length
             }
             Asked::Http { body, .. } => {
                 let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new()))
@@ -167,7 +172,7 @@ impl Partition {
                 let reading = timeout_at(*deadline, read_whole(arriving, limits.request_body, hold));
                 let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
                 let received = whole.len();
-                *body = JobBody::Whole(whole);
+                *body = JobBody::Whole(charge.keep(whole));
                 received
             }
         };
@@ -213,7 +218,9 @@ fn check_host(headers: &mut HeaderMap) -> Result<(), RequestError> {
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, RequestError> {
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let key = value.to_str().ok().and_then(|text| text.parse().ok());
+    // A space in a key is somebody's fault more often than somebody's choice.
+    let text = value.to_str().ok().filter(|text| !text.contains(' '));
+    let key = text.and_then(|text| text.parse().ok());
     match (key, values.next()) {
         (Some(key), None) => Ok(Some(key)),
         _ => Err(RequestError::IdempotencyKeyInvalid),

@@ -68,7 +68,10 @@ impl Partition {
         let Some(state) = &version.state else {
             return Err(RequestError::Internal { reason: "a command without state".to_owned() });
         };
-        let key = key.map(|key| (idempotency::digest(&question), key));
+        let key = match key {
+            Some(key) => Some((idempotency::digest(&question).await, key)),
+            None => None,
+        };
         let form = question.form();
         if let Some((digest, key)) = &key
             && let Some(answer) = self.replay(state, key, *digest, form)?

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, request};
@@ -23,7 +24,11 @@ use crate::guest::{Instance, stream_answer};
 use crate::meter::MeterCell;
 use crate::progress::{Progress, Step};
 use crate::stream::{self, AnswerEnd};
+use crate::worker::spawn_here;
 use crate::{RequestBody, RequestError, ResponseBody};
+
+/// How long the rest of an answer is kept of which nothing is read.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Who asked: waiting for the answer's head first, then reading its body.
 struct Asker {
@@ -151,7 +156,11 @@ impl Partition {
             }
             Err(error) => self.count_error(Some(progress), error),
         };
-        answer.finish(guest, note).is_ok()
+        let is_whole = answer.finish(guest, note).is_ok();
+        if let Some(unread) = answer.unread() {
+            spawn_here(unread.expire(UNREAD_PATIENCE));
+        }
+        is_whole
     }
 }
 

@@ -12,7 +12,7 @@ use crate::capability::PartitionLog;
 use crate::egress::EgressPolicy;
 use crate::guest::{GuestSettings, Instance, OutgoingPolicy};
 use crate::host::Host;
-use crate::memory::MemoryAccount;
+use crate::memory::{Charge, MemoryAccount};
 use crate::observed::Observed;
 use crate::progress::{Progress, Step};
 use crate::state::PartitionState;
@@ -101,6 +101,11 @@ impl Version {
         };
         let (command, queries) = (Idle::default(), Idle::default());
         Rc::new(Self { spec, state, memory, settings, command, queries, is_listed: Cell::new(false) })
+    }
+
+    /// For what the host holds for it beside its instances.
+    pub(super) fn charge(&self) -> Charge {
+        Charge::none(Arc::clone(&self.memory))
     }
 
     fn idle(&self, pool: Pool) -> &Idle {

@@ -13,9 +13,11 @@ mod idle;
 mod local;
 mod slice;
 mod thread;
+mod turns;
 
 pub use handle::WorkerHandle;
 pub(crate) use handle::prepare;
 pub(crate) use local::{Local, Slot, begin_here, spawn_here};
 pub(crate) use slice::{Slices, process_cpu};
 pub(crate) use thread::start;
+pub(crate) use turns::{SHORT_SLICES, give_way};

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use super::turns::AfterPoll;
 use crate::meter::MeterCell;
 
 /// Length of a slice while there is work.
@@ -121,6 +122,7 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _after = AfterPoll;
         let began = Instant::now();
         let result = self.work.as_mut().poll(context);
         self.slices.charge(&self.meter, began.elapsed());

@@ -6,6 +6,7 @@ mod command;
 mod compiling;
 mod density;
 mod fault;
+mod greed;
 mod idempotency;
 mod isolation;
 mod life;

@@ -7,6 +7,6 @@ mod image;
 mod scheduler;
 
 pub(crate) use document::{assignments, document};
-pub(crate) use host::{Host, eventually};
+pub(crate) use host::{Host, PATIENCE, eventually};
 pub(crate) use image::{Image, Keys};
 pub(crate) use scheduler::{Reported, Scheduler};

@@ -4,7 +4,9 @@
 //! don't (silent, half an answer, too big an answer) speak to `wasi:http` themselves.
 
 mod fault;
+mod greed;
 mod host;
+mod pipe;
 mod raw;
 mod state;
 
@@ -17,10 +19,9 @@ struct Probe;
 
 impl wasip2::exports::http::incoming_handler::Guest for Probe {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
-        if let Some(misbehaviour) = raw::Misbehaviour::of(&request) {
-            misbehaviour.answer(out);
-        } else {
-            hvm_guest::serve(&handle, request, out);
+        match raw::Misbehaviour::of(request) {
+            Ok(misbehaviour) => misbehaviour.answer(out),
+            Err(request) => hvm_guest::serve(&handle, request, out),
         }
     }
 }
@@ -36,9 +37,10 @@ fn handle(request: Request) -> Response {
         ["counter-in-memory"] => count(),
         ["write-in-get"] => state::set(&request),
         ["kv", action] => state::answer(action, &request),
-        [action] => {
-            fault::answer(action, &request).or_else(|| host::answer(action, &request)).unwrap_or_else(unknown)
-        }
+        [action] => fault::answer(action, &request)
+            .or_else(|| greed::answer(action, &request))
+            .or_else(|| host::answer(action, &request))
+            .unwrap_or_else(unknown),
         _ => unknown(),
     }
 }

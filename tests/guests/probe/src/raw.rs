@@ -4,7 +4,7 @@ use wasip2::clocks::monotonic_clock;
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 use wasip2::io::streams::OutputStream;
 
-use crate::fault;
+use crate::{fault, pipe};
 
 /// What is promised by `half`; it sends the first half.
 const PROMISED_BYTES: usize = 1000;
@@ -24,6 +24,12 @@ pub enum Misbehaviour {
     Half(Then),
     /// Sends this many bytes.
     Big(usize),
+    /// Answers with this status and nothing else.
+    Status(u16),
+    /// Says that this many bytes follow, and has no body.
+    Promise(usize),
+    /// Sends the request's body back while it arrives, and its trailers after it.
+    Pipe(IncomingRequest),
 }
 
 /// What follows half an answer.
@@ -39,7 +45,14 @@ pub enum Then {
 
 impl Misbehaviour {
     /// What the path asks for; `None` for everything that is answered in the ordinary way.
-    pub fn of(request: &IncomingRequest) -> Option<Self> {
+    pub fn of(request: IncomingRequest) -> Result<Self, IncomingRequest> {
+        if request.path_with_query().is_some_and(|target| target.split('?').next() == Some("/pipe")) {
+            return Ok(Self::Pipe(request));
+        }
+        Self::named(&request).ok_or(request)
+    }
+
+    fn named(request: &IncomingRequest) -> Option<Self> {
         let target = request.path_with_query()?;
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let value = |name: &str| {
@@ -63,6 +76,8 @@ impl Misbehaviour {
                 let mb = value("mb").and_then(|mb| mb.parse().ok()).unwrap_or(BIG_MB);
                 Self::Big(mb.saturating_mul(BYTES_PER_MB))
             }
+            "/status" => Self::Status(value("code")?.parse().ok()?),
+            "/promise" => Self::Promise(value("bytes")?.parse().ok()?),
             _ => return None,
         })
     }
@@ -73,6 +88,19 @@ impl Misbehaviour {
             Self::Hang => hang(),
             Self::Half(then) => half(then, out),
             Self::Big(bytes) => big(bytes, out),
+            Self::Status(code) => {
+                let response = OutgoingResponse::new(Fields::new());
+                if response.set_status_code(code).is_ok() {
+                    ResponseOutparam::set(out, Ok(response));
+                }
+            }
+            Self::Promise(bytes) => {
+                let fields = Fields::new();
+                if fields.append("content-length", bytes.to_string().as_bytes()).is_ok() {
+                    ResponseOutparam::set(out, Ok(OutgoingResponse::new(fields)));
+                }
+            }
+            Self::Pipe(request) => pipe::answer(request, out),
         }
     }
 }
