@@ -202,7 +202,7 @@ impl Partition {
         let _doing = self.observed.begin(Topic::Call(call.kind, call.name.clone()), began);
         self.observed.meter.count_received(call.payload.len());
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
+        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, began);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         let answered = answered?;

@@ -114,7 +114,7 @@ impl Partition {
         until: tokio::time::Instant,
     ) -> Result<Outcome, RequestError> {
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Command, until).await?;
-        instance.begin(Access::Command);
+        instance.begin(Access::Command, Instant::now());
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));

@@ -112,7 +112,8 @@ impl Partition {
         deadline: Instant,
     ) -> Result<Box<Instance>, RequestError> {
         let mut instance = version.check_out(&self.host, &self.observed, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None });
+        let access = if version.spec.stateful { Access::Query } else { Access::None };
+        instance.begin(access, std::time::Instant::now());
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
