@@ -147,7 +147,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
-        Self { account, held: 0, denied: None, turn: Turn::begin() }
+        Self { account, held: 0, denied: None, turn: Turn::begin(Instant::now()) }
     }
 
     /// Takes bytes that the host holds for the guest.
@@ -182,9 +182,9 @@ impl Limiter {
     }
 
     /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
-    pub(crate) fn begin_request(&mut self) {
+    pub(crate) fn begin_request(&mut self, now: Instant) {
         self.denied = None;
-        self.turn = Turn::begin();
+        self.turn = Turn::begin(now);
     }
 
     fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {

@@ -99,9 +99,9 @@ impl Instance {
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>) {
+    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>, now: Instant) {
         let state = self.store.data_mut();
-        state.limiter.begin_request();
+        state.limiter.begin_request(now);
         state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
     }

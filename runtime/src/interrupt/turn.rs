@@ -20,9 +20,9 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// A guest begins to run.
-    pub(crate) fn begin() -> Self {
-        Self { began: Instant::now(), used: 0 }
+    /// A guest begins to run: now, as the caller has read the clock.
+    pub(crate) const fn begin(now: Instant) -> Self {
+        Self { began: now, used: 0 }
     }
 
     /// A guest has counted a budget of work. Where its turn is over, others have theirs first.

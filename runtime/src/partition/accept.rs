@@ -18,6 +18,7 @@ use super::pinned::Work;
 use super::version::Version;
 use crate::progress::{Progress, Step};
 use crate::state::IdempotencyKey;
+use crate::memory::Charge;
 use crate::trace_context::TraceContext;
 use crate::worker::{Local, Slot};
 use crate::{RequestBody, RequestError};
@@ -108,7 +109,7 @@ impl Partition {
         {
             own.put(&mut head.headers);
         }
-        let job = Job {
+        let mut job = Job {
             asked,
             is_command,
             key,
@@ -122,6 +123,9 @@ impl Partition {
             let task = Rc::clone(self).read_then_run(job);
             crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
         } else {
+            if let Err(error) = self.hold_payload(&mut job) {
+                return self.answer_error(Some(&job.doing), job.reply, error);
+            }
             self.queries.push(Work::Request(Box::new(job)));
             match start {
                 Start::Here => self.begin_lane(|partition| &partition.queries),
@@ -143,41 +147,48 @@ impl Partition {
 
     /// Makes sure that the body of a command is here.
     async fn read_body(&self, job: &mut Job) -> Result<(), RequestError> {
-        let limits = self.version().spec.resources.clone();
-        // Bodies that wait are held by the host: no more than a quarter of the partition's memory, so that its guests
-        // can still run, but at least one whole body.
-        let held = ByteSize((u64::from(limits.memory) << 18).max(limits.request_body.0));
+        self.hold_payload(job)?;
         let Job { asked, waiting, deadline, .. } = job;
-        let mut charge = self.version().charge();
-        let mut hold = |bytes| {
-            if waiting.add(bytes, held.0) && charge.add(bytes).is_ok() {
+        let body = match asked {
+            Asked::Http { body, .. } => body,
+            Asked::Call(call) => {
+                self.observed.meter.count_received(call.payload.len());
                 return Ok(());
             }
-            Err(RequestError::BodiesFull { id: self.observed.id.clone(), limit: held })
         };
-        let received = match asked {
-            Asked::Call(call) => {
-                let length = call.payload.len();
-                hold(length as u64)?;
-                call.payload = charge.keep(std::mem::take(&mut call.payload));
-                length
-            }
-            Asked::Http { body, .. } => {
-                let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new()))
-                else {
-                    return Ok(());
-                };
-                let too_slow =
-                    || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
-                let reading = timeout_at(*deadline, read_whole(arriving, limits.request_body, hold));
-                let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
-                let received = whole.len();
-                *body = JobBody::Whole(charge.keep(whole));
-                received
-            }
+        let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new())) else {
+            return Ok(());
         };
-        self.observed.meter.count_received(received);
+        let too_slow = || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
+        let limit = self.version().spec.resources.request_body;
+        let mut charge = self.version().charge();
+        let hold = |bytes| self.hold(waiting, &mut charge, bytes);
+        let reading = timeout_at(*deadline, read_whole(arriving, limit, hold));
+        let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
+        self.observed.meter.count_received(whole.len());
+        *body = JobBody::Whole(charge.keep(whole));
         Ok(())
+    }
+
+    /// Counts what a call brings while it waits.
+    fn hold_payload(&self, job: &mut Job) -> Result<(), RequestError> {
+        let Asked::Call(call) = &mut job.asked else { return Ok(()) };
+        let mut charge = self.version().charge();
+        self.hold(&mut job.waiting, &mut charge, call.payload.len() as u64)?;
+        call.payload = charge.keep(std::mem::take(&mut call.payload));
+        Ok(())
+    }
+
+    /// Bodies that wait are held by the host: no more than a quarter of the partition's memory, so that its guests can
+    /// still run, but at least one whole body.
+    fn hold(&self, waiting: &mut Waiting, charge: &mut Charge, bytes: u64) -> Result<(), RequestError> {
+        let version = self.version();
+        let limits = &version.spec.resources;
+        let held = (u64::from(limits.memory) << 18).max(limits.request_body.0);
+        if waiting.add(bytes, held) && charge.add(bytes).is_ok() {
+            return Ok(());
+        }
+        Err(RequestError::BodiesFull { id: self.observed.id.clone(), limit: ByteSize(held) })
     }
 
     /// Answers a request that has failed.

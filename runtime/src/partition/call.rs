@@ -145,7 +145,7 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        self.call_in_guest(&progress, &version, &call, deadline.into()).await
+        self.call_in_guest(&progress, &version, &call, began, deadline.into()).await
     }
 
     /// Goes on with a query that could not be answered at once, then with what came for its lane meanwhile.
@@ -180,7 +180,7 @@ impl Partition {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            self.call_in_guest(&doing, &version, &call, deadline).await
+            self.call_in_guest(&doing, &version, &call, began, deadline).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
         self.answer_call(&doing, &version, ended, began, &reply);
@@ -211,12 +211,13 @@ impl Partition {
         progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
+        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
+        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress, began);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         let answered = answered?;

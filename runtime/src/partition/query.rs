@@ -118,7 +118,8 @@ impl Partition {
     ) -> Result<Box<Instance>, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
+        let access = if version.spec.stateful { Access::Query } else { Access::None };
+        instance.begin(access, progress, std::time::Instant::now());
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
