@@ -240,7 +240,7 @@ impl RequestError {
         }
     }
 
-    /// How it counts: refused where the guest never saw the request.
+    /// How it counts.
     #[must_use]
     pub const fn outcome(&self) -> RequestOutcome {
         match self {
@@ -258,7 +258,18 @@ impl RequestError {
             | Self::Fenced { .. }
             | Self::StateUnavailable { .. }
             | Self::Stopped => RequestOutcome::Refused,
-            _ => RequestOutcome::Failed,
+            Self::Deadline { .. } => RequestOutcome::TimedOut,
+            Self::Trapped { trap: Trap::Exit | Trap::Wasm { .. } } => RequestOutcome::Trapped,
+            Self::Trapped { trap: Trap::Memory { .. } | Trap::Stack | Trap::Resources { .. } }
+            | Self::ResponseTooLarge { .. }
+            | Self::WritesTooLarge { .. }
+            | Self::QuotaExceeded { .. } => RequestOutcome::Limited,
+            Self::NoResponse | Self::GuestError { .. } | Self::ResponseIncomplete => RequestOutcome::Errored,
+            Self::Trapped { trap: Trap::HostMemory }
+            | Self::StorageFull { .. }
+            | Self::CommitUnavailable { .. }
+            | Self::CommitBusy
+            | Self::Internal { .. } => RequestOutcome::Failed,
         }
     }
 }

@@ -5,6 +5,7 @@ mod api;
 mod converge;
 mod forward;
 mod ingress;
+mod metrics;
 mod restart;
 mod start;
 mod support;

@@ -96,18 +96,20 @@ impl Partition {
     /// Lets it take its turn.
     pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply, start: Start) {
         let Admitted { asked, is_command, key } = admitted;
+        let now = Instant::now();
         let job = Job {
             asked,
             is_command,
             key,
-            deadline: Instant::now() + self.version().spec.resources.deadline.0,
+            deadline: now + self.version().spec.resources.deadline.0,
             reply,
             waiting: Waiting::new(&self.observed),
+            arrived: now,
             _accepted: Accepted::new(self),
         };
         if is_command {
             let task = Rc::clone(self).read_then_run(job);
-            crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
+            crate::worker::spawn_here(self.slices.metered(&self.cpu, task));
         } else {
             self.queries.push(Work::Request(Box::new(job)));
             match start {
@@ -168,7 +170,7 @@ impl Partition {
 
     /// Writes to the partition's log what its author should know of.
     pub(super) fn log_failure(&self, error: &RequestError) {
-        if error.outcome() == hvm_types::RequestOutcome::Failed {
+        if error.outcome().is_failure() {
             self.log.host(crate::LogLevel::Error, &format!("a request failed: {error}"));
         }
     }

@@ -32,18 +32,18 @@ struct Outcome {
 
 impl Partition {
     pub(super) async fn run_command(self: &Rc<Self>, job: Job) {
-        let Job { asked, key, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, key, arrived, deadline, reply, waiting, _accepted, .. } = job;
         drop(waiting);
         if reply.is_closed() {
             // Whoever asked is gone, and nothing has happened yet.
             self.observed.meter.count(RequestOutcome::Refused);
             return;
         }
-        match self.command(Question::of(asked), key, deadline).await {
+        let answered = self.command(Question::of(asked), key, deadline).await;
+        self.observed.latency.add(arrived.elapsed());
+        match answered {
             Ok(answer) => {
-                let rejected = answer.is_rejection();
-                let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
-                self.observed.meter.count(outcome);
+                self.observed.meter.count(answer.outcome());
                 answer.send(reply);
             }
             Err(error) => self.answer_error(reply, error),
@@ -75,7 +75,7 @@ impl Partition {
             let began = Instant::now();
             let _doing = self.observed.begin(question.topic(), began);
             let running = self.run_in_guest(&version, question, deadline);
-            let outcome = timeout_at(deadline, Box::pin(running)).await;
+            let outcome = timeout_at(deadline, Box::pin(self.cpu.throttled(running))).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };

@@ -29,18 +29,18 @@ use crate::{RequestBody, RequestError, ResponseBody};
 struct Asker {
     reply: RefCell<Option<Reply>>,
     answer: RefCell<Option<AnswerEnd>>,
-    /// Whether the guest answered with a status of 400 or above.
-    rejected: Cell<bool>,
+    /// The status that the guest answered with.
+    status: Cell<u16>,
 }
 
 impl Asker {
     const fn new(reply: Reply) -> Self {
-        Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), rejected: Cell::new(false) }
+        Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), status: Cell::new(0) }
     }
 
     /// Hands the answer out as its guest produces it.
     fn give(&self, response: Response<HyperOutgoingBody>, meter: &Arc<MeterCell>) {
-        self.rejected.set(response.status().as_u16() >= 400);
+        self.status.set(response.status().as_u16());
         let (head, frames) = response.into_parts();
         let (reader, end) = stream::answer(frames, Arc::clone(meter));
         self.answer.replace(Some(end));
@@ -64,7 +64,7 @@ impl Asker {
 
 impl Partition {
     pub(super) async fn run_query(self: &Rc<Self>, job: Job) {
-        let Job { asked, deadline, reply, waiting, _accepted, .. } = job;
+        let Job { asked, arrived, deadline, reply, waiting, _accepted, .. } = job;
         drop(waiting);
         let Asked::Http { head, body } = asked else { return };
         let version = self.version();
@@ -83,7 +83,7 @@ impl Partition {
             };
             tokio::select! {
                 biased;
-                result = timeout_at(deadline, running) => {
+                result = timeout_at(deadline, self.cpu.throttled(running)) => {
                     result.unwrap_or(Err(RequestError::Deadline { limit }))
                 }
                 () = asker.gone() => Err(RequestError::BodyBroken { reason: "the asker is gone".to_owned() }),
@@ -91,6 +91,7 @@ impl Partition {
         };
         let ended = Instant::now();
         self.observed.meter.add_wall(ended - began);
+        self.observed.latency.add(ended - arrived);
         match result {
             Ok(instance) => {
                 if self.end_query(&asker, Ok(())) {
@@ -138,8 +139,7 @@ impl Partition {
             return false;
         };
         let note = |end: &Result<(), RequestError>| match end {
-            Ok(()) if asker.rejected.get() => self.observed.meter.count(RequestOutcome::Rejected),
-            Ok(()) => self.observed.meter.count(RequestOutcome::Succeeded),
+            Ok(()) => self.observed.meter.count(RequestOutcome::of_status(asker.status.get())),
             Err(error) => {
                 self.observed.meter.count(error.outcome());
                 self.log_failure(error);
