@@ -3,17 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use hvm_api::v1::agent_server::AgentServer;
 use hvm_appimage::TrustPolicy;
 use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
 use hvm_runtime::{HostLimits, Hvm, HvmConfig};
 use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 
-use crate::api_server::{ApiListener, ApiServer, server};
+use crate::api_server::{ApiListener, ApiServer, extend};
 use crate::config::{AgentConfig, ApiListen, measured_memory};
 use crate::data_dir::{DataDir, replace_file};
 use crate::images::{ImageFetch, ImageStore, Trust};
@@ -23,7 +23,7 @@ use crate::logs::Logs;
 use crate::reconcile::{DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
 use crate::service::AgentService;
 use crate::start_error::StartError;
-use crate::usage::{UsageLedger, UsageLoop};
+use crate::usage::{UsageLedger, UsageLoop, unix_millis};
 
 /// How long requests under way may take when the agent stops; what is not answered then is cut off.
 const GRACE: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ impl Kept {
         let state = LocalEngine::start(LocalConfig::new(data_dir.file("state")))?;
         Ok(Self {
             documents: DocumentStore::new(data_dir.file("document.json")),
-            usage: Arc::new(UsageLedger::open(data_dir.file("usage.json"), unix_millis())?),
+            usage: Arc::new(UsageLedger::open(data_dir.folder("usage")?, unix_millis())?),
             data_id: ensure_data_id(&data_dir)?,
             store: ImageStore::open(data_dir.folder("images")?)?,
             state: Arc::new(state),
@@ -147,7 +147,6 @@ impl Parts {
             modules,
             registry: Arc::clone(&registry),
             logs: logs.clone(),
-            usage: Arc::clone(&kept.usage),
         };
         let reconcile = Reconcile {
             host: config.host.clone(),
@@ -173,7 +172,7 @@ impl Parts {
         AgentHandle {
             reconcile: reconcile.start(),
             link: link.start(),
-            usage: UsageLoop::start(kept.usage, hvm.clone(), registry),
+            usage: UsageLoop::start(kept.usage, hvm.clone()),
             api: api.map(|api| api.serve(service.clone())),
             ingress,
             spec,
@@ -201,6 +200,7 @@ fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfi
         // More may be offered than there is: partitions without requests hold none.
         memory: ByteSize(config.memory.0.min(measured_memory().0)),
         compiling: config.compiling.clone(),
+        cpu: config.cpu,
         log: Arc::new(logs.clone()),
         ..HvmConfig::new(data_dir.file("code"))
     }
@@ -260,11 +260,6 @@ fn ensure_data_id(data_dir: &DataDir) -> Result<String, StartError> {
     Ok(id)
 }
 
-pub(crate) fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 impl AgentHandle {
     /// Where the ingress listens.
     #[must_use]
@@ -278,10 +273,11 @@ impl AgentHandle {
         &self.spec
     }
 
-    /// The agent's API, to be put on another server.
+    /// Adds the agent's API and its `/metrics` to another server, which should take HTTP/1.1 too: what reads metrics
+    /// speaks it.
     #[must_use]
-    pub fn service(&self) -> AgentServer<AgentService> {
-        server(self.service.clone())
+    pub fn extend(&self, routes: Routes) -> Routes {
+        extend(routes, self.service.clone())
     }
 
     /// Stops: takes nothing new, answers what was accepted, ends the partitions and keeps everything durable.
@@ -292,12 +288,13 @@ impl AgentHandle {
         }
         self.reconcile.stop().await;
         self.link.stop().await;
-        self.usage.stop().await;
         if tokio::time::timeout(GRACE, self.hvm.shutdown()).await.is_err() {
             tracing::warn!(
                 "some partitions did not end within {GRACE:?}; what they had not committed is dropped"
             );
         }
+        // After the partitions, so that what they used until their end is in the books.
+        self.usage.stop().await;
         if let Some(api) = self.api {
             api.stop().await;
         }

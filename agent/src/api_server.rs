@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hvm_api::limit::MESSAGE_MAX_BYTES;
@@ -9,10 +10,12 @@ use hvm_api::v1::agent_server::AgentServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::ApiListen;
 use crate::failure_text::with_causes;
+use crate::metrics::{self, Metrics};
 use crate::service::AgentService;
 use crate::start_error::StartError;
 
@@ -46,7 +49,10 @@ impl ApiListener {
     pub(crate) fn serve(self, service: AgentService) -> ApiServer {
         let (stop, mut stopped) = watch::channel(false);
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
-        let serving = tonic::transport::Server::builder().add_service(server(service));
+        // What reads metrics speaks HTTP/1.1.
+        let serving = tonic::transport::Server::builder()
+            .accept_http1(true)
+            .add_routes(extend(Routes::default(), service));
         let join = tokio::spawn(async move {
             let stop = async move {
                 let _ = stopped.wait_for(|stopped| *stopped).await; // an error means the same
@@ -70,9 +76,11 @@ impl ApiServer {
     }
 }
 
-/// The API with the sizes that both ends keep to.
-pub(crate) fn server(service: AgentService) -> AgentServer<AgentService> {
-    AgentServer::new(service)
+/// Adds the API, with the sizes that both ends keep to, and the metrics.
+pub(crate) fn extend(routes: Routes, service: AgentService) -> Routes {
+    let metrics = Metrics { hvm: service.hvm.clone(), usage: Arc::clone(&service.usage) };
+    let server = AgentServer::new(service)
         .max_decoding_message_size(MESSAGE_MAX_BYTES)
-        .max_encoding_message_size(MESSAGE_MAX_BYTES)
+        .max_encoding_message_size(MESSAGE_MAX_BYTES);
+    metrics::routes(routes.add_service(server), metrics)
 }

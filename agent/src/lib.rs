@@ -24,6 +24,7 @@ mod images;
 mod ingress;
 mod link;
 mod logs;
+mod metrics;
 mod reconcile;
 mod service;
 mod start_error;

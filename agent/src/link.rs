@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::agent::unix_millis;
 use crate::failure_text::with_causes;
 use crate::reconcile::{HostReport, Registry};
+use crate::usage::unix_millis;
 
 /// How often the host reports when nothing changes: that renews the lease, and says nothing else.
 const REPORT_PERIOD: Duration = Duration::from_secs(1);

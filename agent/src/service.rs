@@ -1,6 +1,6 @@
 //! The agent's API: logs, usage and partitions of this host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use futures::{Stream, StreamExt as _, stream};
 use hvm_api::v1::agent_server::Agent as AgentApi;
 use hvm_api::{ErrorKind, Failure, v1};
 use hvm_runtime::{Doing, Hvm, LogSource, PartitionStatus};
-use hvm_types::{HostId, ReplicaId};
+use hvm_types::{HostId, Meter, ReplicaId};
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status};
 
 use crate::failure_text::with_causes;
 use crate::logs::{LogEntry, Logs, Prefix, StoredLine};
 use crate::reconcile::Registry;
-use crate::usage::UsageLedger;
+use crate::usage::{UsageLedger, UsageReport, Window, unix_millis};
 
 /// Offers the agent's API. It can be put on the agent's own listener or on another server.
 #[derive(Debug, Clone)]
@@ -61,21 +61,22 @@ impl AgentApi for AgentService {
         &self,
         request: Request<v1::GetUsageRequest>,
     ) -> Result<Response<v1::GetUsageResponse>, Status> {
-        let prefix = selection(&request.into_inner().prefix)?;
-        self.usage.sample(&self.hvm, &self.registry);
-        let report = self.usage.report();
-        let partitions = report.partitions.into_iter().filter(|(replica, ..)| prefix.selects(replica));
+        let request = request.into_inner();
+        let prefix = selection(&request.prefix)?;
+        self.usage.sample(&self.hvm).await;
+        let since = (request.last_millis > 0).then(|| unix_millis().saturating_sub(request.last_millis));
+        let UsageReport { sum, stored_bytes, durable_unix_millis } = self.usage.report(since);
+        let windows = if request.windows { self.usage.windows(since.unwrap_or(0)) } else { Vec::new() };
+        let rest = Meter { cpu: sum.host_cpu, ..Meter::default() };
         Ok(Response::new(v1::GetUsageResponse {
             host: self.host.to_string(),
-            since_unix_millis: report.since_unix_millis,
-            partitions: partitions
-                .map(|(replica, meter, stored_bytes)| v1::PartitionUsage {
-                    replica: replica.to_string(),
-                    meter: Some((&meter).into()),
-                    stored_bytes,
-                })
-                .collect(),
-            rest: Some((&report.rest).into()),
+            since_unix_millis: sum.from_unix_millis,
+            until_unix_millis: sum.to_unix_millis,
+            partitions: rows(&sum, &stored_bytes, &prefix),
+            rest: Some((&rest).into()),
+            process_cpu_nanos: nanos(sum.process_cpu),
+            durable_unix_millis,
+            windows: windows.iter().map(|window| wire_window(window, &prefix)).collect(),
         }))
     }
 
@@ -123,6 +124,34 @@ fn wire_doing(doing: &Doing) -> v1::Doing {
         phase_millis: millis(doing.in_phase),
         trace: doing.trace.clone().unwrap_or_default(),
     }
+}
+
+fn rows(
+    window: &Window,
+    stored_bytes: &BTreeMap<ReplicaId, u64>,
+    prefix: &Prefix,
+) -> Vec<v1::PartitionUsage> {
+    let selected = window.partitions.iter().filter(|(replica, _)| prefix.selects(replica));
+    let row = |(replica, meter): (&ReplicaId, &Meter)| v1::PartitionUsage {
+        replica: replica.to_string(),
+        meter: Some(meter.into()),
+        stored_bytes: stored_bytes.get(replica).copied().unwrap_or(0),
+    };
+    selected.map(row).collect()
+}
+
+fn wire_window(window: &Window, prefix: &Prefix) -> v1::UsageWindow {
+    v1::UsageWindow {
+        from_unix_millis: window.from_unix_millis,
+        to_unix_millis: window.to_unix_millis,
+        partitions: rows(window, &BTreeMap::new(), prefix),
+        host_cpu_nanos: nanos(window.host_cpu),
+        process_cpu_nanos: nanos(window.process_cpu),
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn millis(time: Duration) -> u64 {

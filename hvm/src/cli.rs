@@ -55,7 +55,10 @@ pub(crate) enum Command {
     Hosts(ListArgs),
     /// Show the log lines of an app's partitions.
     Logs(LogsArgs),
-    /// Show what each partition used.
+    /// Show what each partition used, and the hosts beside them.
+    ///
+    /// What a host's partitions used and what stands beside `(host)` sum to what its process used. It is kept in
+    /// windows of five seconds: a crash loses at most the one that is open.
     Usage(UsageArgs),
     /// Stop a deployment. Its durable state stays, unless --purge is given.
     Stop(StopArgs),
@@ -258,6 +261,12 @@ pub(crate) struct LogsArgs {
 pub(crate) struct UsageArgs {
     /// A deployment, deployment/group or deployment/group/number; all where it is missing.
     pub(crate) of: Option<String>,
+    /// Only what was used in the last time, such as 10s or 5m; a host remembers an hour.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) last: Option<hvm_types::Period>,
+    /// Each window by itself.
+    #[arg(long)]
+    pub(crate) windows: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }

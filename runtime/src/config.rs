@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hvm_types::ByteSize;
+use hvm_types::{ByteSize, CpuMhz};
 
+use crate::processor::{measured_cpu, processors};
+use crate::worker::CpuRate;
 use crate::{Compiling, HostLimits, LogSink, TracingSink};
 
 /// How an HVM is set up.
@@ -19,6 +21,9 @@ pub struct HvmConfig {
     pub code_cache: PathBuf,
     /// Most bytes that the directory may hold; the oldest go first. Default: 1 GiB.
     pub code_cache_size: ByteSize,
+    /// What all processors of the host count as together. A partition's `cpu` is a share of it: with 500 of 4,000
+    /// on two processors it may use a quarter of one. Default: what the machine tells, see [`measured_cpu`].
+    pub cpu: CpuMhz,
     /// Memory that all partitions may hold together. Default: half of the host's.
     pub memory: ByteSize,
     /// Most instances in memory at the same time; one more waits until another can go. Each needs up to six
@@ -46,9 +51,10 @@ impl HvmConfig {
     pub fn new(code_cache: impl Into<PathBuf>) -> Self {
         let limits = HostLimits::read();
         Self {
-            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            workers: processors(),
             code_cache: code_cache.into(),
             code_cache_size: ByteSize::mib(1024),
+            cpu: measured_cpu(),
             memory: ByteSize(limits.memory.0 / 2),
             max_instances: limits.most_instances(),
             max_component: ByteSize::mib(64),
@@ -58,6 +64,13 @@ impl HvmConfig {
             requests_per_replica: 16,
             log: Arc::new(TracingSink),
         }
+    }
+}
+
+impl HvmConfig {
+    /// The rate at which a partition may use its processor; `None` where nothing limits it.
+    pub(crate) fn cpu_rate(&self, share: Option<CpuMhz>) -> Option<CpuRate> {
+        CpuRate::of(share?, self.cpu, processors().get())
     }
 }
 

@@ -1,23 +1,25 @@
 //! What all workers of an HVM share: settings, engine, the pool's places, the partitions as they can be seen.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use hvm_types::{Meter, ReplicaId};
+use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
 use crate::changes::ChangeList;
+use crate::histogram::{DurationHistogram, Durations};
 use crate::memory::HostMemory;
 use crate::module::Compiler;
 use crate::observed::Observed;
 use crate::state::StateEngine;
-use crate::worker::{Local, WorkerHandle};
-use crate::{HvmConfig, RequestError};
+use crate::worker::{Local, WorkerHandle, process_cpu};
+use crate::{HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince};
 
 /// How long a request waits for a place before it asks again for idle instances to go.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -34,6 +36,7 @@ pub(crate) struct Host {
     slots: Arc<Semaphore>,
     /// Requests that wait for a slot; while there are any, no instance stays idle.
     waiting_for_slots: AtomicUsize,
+    pub(crate) preparations: DurationHistogram,
     registry: Mutex<Registry>,
 }
 
@@ -44,7 +47,23 @@ struct Registry {
     closed: Meter,
     /// Processor time of closed partitions since the start: their meters may hold more, from before.
     closed_cpu: Duration,
+    /// What partitions used that were closed since the last drain, by id.
+    closed_undrained: BTreeMap<ReplicaId, PartitionUsage>,
+    drained: Drained,
+    /// How long requests took, by group. An entry goes with the last copy of its group.
+    latencies: BTreeMap<(DeploymentName, GroupName), Weak<DurationHistogram>>,
 }
+
+/// Processor time that was given out by [`Host::drain_usage`], since the process began.
+#[derive(Default)]
+struct Drained {
+    partitions: Duration,
+    host: Duration,
+}
+
+/// Closed partitions of which it is remembered what they used until somebody asks; what further ones used since
+/// they were last asked for counts as the host's own.
+const MAX_CLOSED_UNDRAINED: usize = 100_000;
 
 /// Counts a request that waits for a slot.
 struct WaitsForSlot<'a>(&'a AtomicUsize);
@@ -66,6 +85,7 @@ impl Host {
             memory: HostMemory::new(config.memory),
             slots: Arc::new(Semaphore::new(config.max_instances as usize)),
             waiting_for_slots: AtomicUsize::new(0),
+            preparations: DurationHistogram::default(),
             workers: OnceLock::new(),
             changes: Arc::default(),
             registry: Mutex::default(),
@@ -152,6 +172,44 @@ impl Host {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where requests of this partition's group count how long they took.
+    pub(crate) fn latency_of(&self, id: &ReplicaId) -> Arc<DurationHistogram> {
+        let mut registry = self.registry();
+        let latency = registry.latencies.entry((id.deployment.clone(), id.group.clone())).or_default();
+        latency.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *latency = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// How long requests took, by group.
+    pub(crate) fn latencies(&self) -> Vec<(DeploymentName, GroupName, Durations)> {
+        let mut registry = self.registry();
+        registry.latencies.retain(|_, latency| latency.strong_count() > 0);
+        let latencies = registry.latencies.iter();
+        let read = |latency: &Weak<DurationHistogram>| latency.upgrade().map(|latency| latency.read());
+        latencies
+            .filter_map(|((deployment, group), latency)| {
+                Some((deployment.clone(), group.clone(), read(latency)?))
+            })
+            .collect()
+    }
+
+    /// What all partitions share, as it is now.
+    pub(crate) fn observe_shared(&self) -> HostObservation {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        HostObservation {
+            places: self.config.max_instances,
+            free_places: count(self.slots.available_permits()),
+            waiting_for_places: count(self.waiting_for_slots.load(Relaxed)),
+            queues: self.workers().iter().map(|worker| count(worker.queued())).collect(),
+            memory: self.memory.used(),
+            memory_limit: self.config.memory,
+            preparations: self.preparations.read(),
+        }
+    }
+
     pub(crate) fn register(&self, observed: &Arc<Observed>) {
         self.registry().partitions.insert(observed.id.clone(), Arc::clone(observed));
     }
@@ -159,6 +217,10 @@ impl Host {
     pub(crate) fn unregister(&self, observed: &Observed) {
         let mut registry = self.registry();
         if registry.partitions.remove(&observed.id).is_some() {
+            let room = registry.closed_undrained.len() < MAX_CLOSED_UNDRAINED;
+            if let Some(used) = observed.take_used().filter(|_| room) {
+                add_used(&mut registry.closed_undrained, used);
+            }
             let meter = observed.read_meter();
             registry.closed_cpu += observed.cpu_since_start(&meter);
             registry.closed += &meter;
@@ -170,9 +232,45 @@ impl Host {
         self.registry().partitions.values().cloned().collect()
     }
 
+    /// What was used since the last call.
+    pub(crate) fn drain_usage(&self) -> UsedSince {
+        let observed = self.observe();
+        let mut used = std::mem::take(&mut self.registry().closed_undrained);
+        for partition in observed.iter().filter_map(|observed| observed.take_used()) {
+            add_used(&mut used, partition);
+        }
+        let in_partitions: Duration = used.values().map(|used| used.meter.cpu).sum();
+        let mut registry = self.registry();
+        let drained = &mut registry.drained;
+        let before = drained.partitions + drained.host;
+        drained.partitions += in_partitions;
+        // What a worker charged after it was asked to settle may be of a moment that is still to come for this
+        // clock: then the host's share stands still.
+        let host = process_cpu().saturating_sub(drained.partitions).max(drained.host);
+        let host_cpu = host - std::mem::replace(&mut drained.host, host);
+        UsedSince {
+            partitions: used.into_values().collect(),
+            host_cpu,
+            process_cpu: drained.partitions + drained.host - before,
+        }
+    }
+
     /// What closed partitions used: in all, and of processor time since the start.
     pub(crate) fn closed(&self) -> (Meter, Duration) {
         let registry = self.registry();
         (registry.closed.clone(), registry.closed_cpu)
+    }
+}
+
+fn add_used(all: &mut BTreeMap<ReplicaId, PartitionUsage>, used: PartitionUsage) {
+    match all.entry(used.id.clone()) {
+        Entry::Vacant(place) => {
+            place.insert(used);
+        }
+        Entry::Occupied(place) => {
+            let sum = place.into_mut();
+            sum.meter += &used.meter;
+            sum.stored = used.stored;
+        }
     }
 }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hvm_types::{Meter, ReplicaId};
+use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
 use tokio::sync::{oneshot, watch};
 
 use crate::host::Host;
@@ -17,12 +17,16 @@ use crate::partition::{self, Reply, Start, Started};
 use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
-    Call, CallError, CloseError, CompileError, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus,
-    RequestBody, RequestError, ResponseBody, StartError, StateChanges, UpgradeError, Usage,
+    Call, CallError, CloseError, CompileError, Durations, HostObservation, HvmConfig, Module, OpenError,
+    PartitionSpec, PartitionStatus, RequestBody, RequestError, ResponseBody, StartError, StateChanges,
+    UpgradeError, Usage, UsedSince,
 };
 
 /// A call that took longer lets the worker's other work go on before its asker makes the next.
 const LONG_CALL: Duration = Duration::from_micros(50);
+
+/// How long a worker may take to say what its partitions used until now.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs partitions of apps. Clones are handles to the same HVM; it stops when [`Hvm::shutdown`] is called or
 /// the last handle goes.
@@ -71,7 +75,10 @@ impl Hvm {
     /// When it is no component, imports what nobody offers, or can't be compiled within the limits. For ten
     /// minutes such a component is refused without another try.
     pub async fn compile(&self, component: Bytes) -> Result<Module, CompileError> {
-        Arc::clone(&self.0.host.compiler).compile(component).await
+        let began = Instant::now();
+        let module = Arc::clone(&self.0.host.compiler).compile(component).await?;
+        self.0.host.preparations.add(began.elapsed());
+        Ok(module)
     }
 
     /// Opens a partition or starts a stateless replica. When this returns, it serves.
@@ -221,6 +228,19 @@ impl Hvm {
         StateChanges(Arc::clone(&host.changes))
     }
 
+    /// What all partitions share, as it is now.
+    #[must_use]
+    pub fn observe_host(&self) -> HostObservation {
+        self.0.host.observe_shared()
+    }
+
+    /// How long requests took by group, of the groups that run: from the moment a partition takes a request in until
+    /// its guest has done its work. What is refused at once does not count.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<(DeploymentName, GroupName, Durations)> {
+        self.0.host.latencies()
+    }
+
     /// What was used. A partition's processor time is up to date to a tenth of a second.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -234,6 +254,21 @@ impl Hvm {
             .sum();
         let cpu = worker::process_cpu().saturating_sub(in_partitions).saturating_sub(closed_cpu);
         Usage { partitions, closed, host: Meter { cpu, ..Meter::default() } }
+    }
+
+    /// What was used since the last call, exactly: each use is given out once, also that of partitions that were
+    /// closed meanwhile. It is for one caller, who keeps the books.
+    pub async fn drain_usage(&self) -> UsedSince {
+        let settling = self.workers().iter().map(|worker| {
+            let settled = worker.call(|local| {
+                local.slices.settle();
+                std::future::ready(())
+            });
+            tokio::time::timeout(SETTLE_PATIENCE, settled)
+        });
+        // Of a worker that hangs or has stopped, what it has settled by itself is taken.
+        futures::future::join_all(settling).await;
+        self.0.host.drain_usage()
     }
 
     /// The workers, to run an ingress beside the partitions.

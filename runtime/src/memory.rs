@@ -35,6 +35,11 @@ impl HostMemory {
         Arc::new(Self { limit: limit.0, used: AtomicU64::new(0) })
     }
 
+    /// What they hold now.
+    pub(crate) fn used(&self) -> ByteSize {
+        ByteSize(self.used.load(Relaxed))
+    }
+
     fn hold(&self, bytes: u64) -> bool {
         self.used
             .try_update(Relaxed, Relaxed, |used| used.checked_add(bytes).filter(|sum| *sum <= self.limit))

@@ -10,6 +10,7 @@ use http::{Method, Uri};
 use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Sequence};
 
 use crate::changes::ChangeList;
+use crate::histogram::DurationHistogram;
 use crate::memory::MemoryAccount;
 use crate::meter::MeterCell;
 use crate::progress::{Progress, Step};
@@ -22,6 +23,9 @@ pub(crate) struct Observed {
     pub(crate) meter: Arc<MeterCell>,
     instances: AtomicU32,
     pub(crate) waiting: AtomicU32,
+    pub(crate) throttled: Arc<AtomicU32>,
+    /// How long requests took, of all copies of the group together.
+    pub(crate) latency: Arc<DurationHistogram>,
     pub(crate) waiting_bytes: AtomicU64,
     pub(crate) stored_bytes: AtomicU64,
     sequence: AtomicU64,
@@ -29,6 +33,8 @@ pub(crate) struct Observed {
     generation: AtomicU64,
     /// Processor time that the meter held from before the start.
     cpu_before: Duration,
+    /// The meter as of the last [`take_used`](Observed::take_used).
+    taken: Mutex<Meter>,
     state: Mutex<ReplicaState>,
     accounts: Mutex<Vec<Weak<MemoryAccount>>>,
     /// Requests accepted since it was opened.
@@ -90,18 +96,22 @@ impl Observed {
         generation: Generation,
         used_before: &Meter,
         changes: &Arc<ChangeList>,
+        latency: Arc<DurationHistogram>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             meter: MeterCell::starting_at(used_before),
             instances: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            throttled: Arc::default(),
+            latency,
             waiting_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
             epoch: AtomicU64::new(epoch.0),
             generation: AtomicU64::new(generation.0),
             cpu_before: used_before.cpu,
+            taken: Mutex::new(used_before.clone()),
             state: Mutex::new(ReplicaState::Recovering),
             accounts: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -213,6 +223,20 @@ impl Observed {
         meter.cpu.saturating_sub(self.cpu_before)
     }
 
+    /// What was used since the last call, at first since it was opened. `None` where nothing was.
+    pub(crate) fn take_used(&self) -> Option<PartitionUsage> {
+        let changed = self.meter.take_changed();
+        // Memory is charged by time, so whoever holds some uses it without doing anything.
+        if !changed && self.instances.load(Relaxed) == 0 {
+            return None;
+        }
+        let now = self.read_meter();
+        let mut taken = lock(&self.taken);
+        let meter = now.saturating_sub(&taken);
+        *taken = now;
+        Some(PartitionUsage { meter, ..self.usage() })
+    }
+
     pub(crate) fn status(&self) -> PartitionStatus {
         let instances = self.instances.load(Relaxed);
         let mut doing: Vec<_> =
@@ -225,6 +249,7 @@ impl Observed {
             epoch: Epoch(self.epoch.load(Relaxed)),
             sequence: Sequence(self.sequence.load(Relaxed)),
             mailbox: self.waiting.load(Relaxed),
+            throttled: self.throttled.load(Relaxed),
             instances,
             memory: self.memory(),
             stored: ByteSize(self.stored_bytes.load(Relaxed)),

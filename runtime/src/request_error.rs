@@ -262,7 +262,7 @@ impl RequestError {
         }
     }
 
-    /// How it counts: refused where the guest never saw the request.
+    /// How it counts.
     #[must_use]
     pub const fn outcome(&self) -> RequestOutcome {
         match self {
@@ -280,7 +280,21 @@ impl RequestError {
             | Self::Fenced { .. }
             | Self::StateUnavailable { .. }
             | Self::Stopped => RequestOutcome::Refused,
-            _ => RequestOutcome::Failed,
+            Self::Deadline { .. } | Self::ResponseUnread { .. } => RequestOutcome::TimedOut,
+            Self::Trapped { trap: Trap::Exit | Trap::Wasm { .. } } => RequestOutcome::Trapped,
+            Self::Trapped { trap: Trap::Memory { .. } | Trap::Stack | Trap::Resources { .. } | Trap::Argument { .. } }
+            | Self::ResponseTooLarge { .. }
+            | Self::WritesTooLarge { .. }
+            | Self::QuotaExceeded { .. } => RequestOutcome::Limited,
+            Self::NoResponse
+            | Self::GuestError { .. }
+            | Self::ResponseIncomplete
+            | Self::ResponseInvalid { .. } => RequestOutcome::Errored,
+            Self::Trapped { trap: Trap::HostMemory }
+            | Self::StorageFull { .. }
+            | Self::CommitUnavailable { .. }
+            | Self::CommitBusy
+            | Self::Internal { .. } => RequestOutcome::Failed,
         }
     }
 }

@@ -117,8 +117,10 @@ pub enum Driver {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
-    /// Share of the host's processors.
-    pub cpu: CpuMhz,
+    /// Most of the host's processors that it may use, in MHz. Where it is missing the copy may use what is free,
+    /// and is placed as if it needed 500 MHz.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuMhz>,
     /// Megabytes (of 1024² bytes) for linear memories, tables and what the host holds for the copy.
     pub memory: u32,
     /// Longest time a request may take, from its arrival at the partition to its last byte.
@@ -133,10 +135,21 @@ pub struct Resources {
     pub storage: ByteSize,
 }
 
+impl Resources {
+    /// What placing a copy counts for one that says nothing.
+    const ASSUMED_CPU: CpuMhz = CpuMhz(500);
+
+    /// The share of a host's processors that placing a copy counts.
+    #[must_use]
+    pub fn reserved_cpu(&self) -> CpuMhz {
+        self.cpu.unwrap_or(Self::ASSUMED_CPU)
+    }
+}
+
 impl Default for Resources {
     fn default() -> Self {
         Self {
-            cpu: CpuMhz(500),
+            cpu: None,
             memory: 64,
             deadline: Period(std::time::Duration::from_secs(10)),
             mailbox: 256,

@@ -12,7 +12,6 @@ use super::plan::Step;
 use super::registry::{Done, PreparedModule, Registry};
 use crate::failure_text::with_causes;
 use crate::logs::Logs;
-use crate::usage::UsageLedger;
 
 /// Everything that steps are done with.
 #[derive(Clone)]
@@ -22,7 +21,6 @@ pub(crate) struct Executor {
     pub(crate) modules: ModuleSet,
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: Logs,
-    pub(crate) usage: Arc<UsageLedger>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +61,6 @@ impl Executor {
     }
 
     async fn close(&self, replica: &ReplicaId) {
-        // The HVM forgets a partition's meter when it closes it.
-        self.usage.sample(&self.hvm, &self.registry);
         match self.hvm.close(replica).await {
             Ok(()) | Err(CloseError::Unknown { .. }) => {}
         }

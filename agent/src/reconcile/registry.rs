@@ -203,11 +203,6 @@ impl Registry {
         serving.map(|(replica, _)| replica).collect()
     }
 
-    /// Whether a replica has durable state; `None` where it does not run.
-    pub(crate) fn is_stateful(&self, replica: &ReplicaId) -> Option<bool> {
-        Some(self.lock().observed.replicas.get(replica)?.running.as_ref()?.stateful)
-    }
-
     /// What runs, starts, fails or goes.
     pub(crate) fn replicas(&self) -> Vec<ReplicaReport> {
         let inner = self.lock();

@@ -15,9 +15,9 @@ async fn connect(host: &Host) -> AgentClient<Channel> {
 
 /// Requests that each partition's meter has counted.
 pub(crate) async fn usage(host: &Host) -> Vec<(String, u64)> {
-    let request = v1::GetUsageRequest { prefix: "shop".to_owned() };
+    let request = v1::GetUsageRequest { prefix: "shop".to_owned(), ..Default::default() };
     let answer = connect(host).await.get_usage(request).await.expect("an answer").into_inner();
-    let requests = |meter: v1::Meter| meter.succeeded + meter.rejected + meter.failed + meter.refused;
+    let requests = |meter: v1::Meter| hvm_types::Meter::from(meter).requests();
     answer.partitions.into_iter().map(|part| (part.replica, part.meter.map_or(0, requests))).collect()
 }
 
@@ -101,7 +101,7 @@ async fn what_hangs_can_be_seen_while_it_hangs() {
 async fn a_selection_that_makes_no_sense_is_refused() {
     let keys = Keys::new();
     let (_scheduler, mut host) = serving(&keys).await;
-    let request = v1::GetUsageRequest { prefix: "../etc".to_owned() };
+    let request = v1::GetUsageRequest { prefix: "../etc".to_owned(), ..Default::default() };
     let status = connect(&host).await.get_usage(request).await.expect_err("it is refused");
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.message().contains("deployment/group/number"), "{}", status.message());

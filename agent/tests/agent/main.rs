@@ -6,6 +6,7 @@ mod converge;
 mod forward;
 mod hostile_client;
 mod ingress;
+mod metrics;
 mod restart;
 mod start;
 mod support;

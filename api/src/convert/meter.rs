@@ -14,10 +14,16 @@ impl From<&Meter> for v1::Meter {
     fn from(meter: &Meter) -> Self {
         Self {
             cpu_nanos: nanos(meter.cpu),
+            fuel: meter.fuel,
             wall_nanos: nanos(meter.wall),
+            throttled_nanos: nanos(meter.throttled),
             memory_byte_seconds: meter.memory_byte_seconds,
             succeeded: meter.succeeded,
             rejected: meter.rejected,
+            errored: meter.errored,
+            trapped: meter.trapped,
+            limited: meter.limited,
+            timed_out: meter.timed_out,
             failed: meter.failed,
             refused: meter.refused,
             state_read_bytes: meter.state_read_bytes,
@@ -32,10 +38,16 @@ impl From<v1::Meter> for Meter {
     fn from(meter: v1::Meter) -> Self {
         Self {
             cpu: Duration::from_nanos(meter.cpu_nanos),
+            fuel: meter.fuel,
             wall: Duration::from_nanos(meter.wall_nanos),
+            throttled: Duration::from_nanos(meter.throttled_nanos),
             memory_byte_seconds: meter.memory_byte_seconds,
             succeeded: meter.succeeded,
             rejected: meter.rejected,
+            errored: meter.errored,
+            trapped: meter.trapped,
+            limited: meter.limited,
+            timed_out: meter.timed_out,
             failed: meter.failed,
             refused: meter.refused,
             state_read_bytes: meter.state_read_bytes,

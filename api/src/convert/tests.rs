@@ -16,7 +16,7 @@ fn task(cpu: u32) -> TaskSpec {
         driver: Driver::AppPartition,
         config: TaskConfig { package: "web".parse().expect("a valid name") },
         env: [("CURRENCY".to_owned(), "EUR".to_owned())].into_iter().collect(),
-        resources: hvm_types::Resources { cpu: hvm_types::CpuMhz(cpu), ..Default::default() },
+        resources: hvm_types::Resources { cpu: Some(hvm_types::CpuMhz(cpu)), ..Default::default() },
         grants: hvm_types::Grants { keyvalue: vec!["default".to_owned()], ..Default::default() },
         instance: hvm_types::InstancePolicy::PerRequest,
     }

@@ -42,7 +42,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     limits(&mut agent, args.workers, args.memory, args.cpu);
     agent.compiling = compiling(args.compile_time, args.compile_memory);
     let agent = Agent::start(agent).await?;
-    let scheduler = scheduler.serve(listener, |routes| routes.add_service(agent.service()))?;
+    let scheduler = scheduler.serve(listener, |routes| agent.extend(routes))?;
 
     let addresses = [("apps", format!("http://{}", agent.ingress())), ("api", api)];
     wait(&addresses, &data).await?;

@@ -101,9 +101,9 @@ impl Partition {
     /// Lets it take its turn.
     pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply, start: Start) {
         let Admitted { mut asked, is_command, key, trace } = admitted;
-        let began = Instant::now();
+        let now = Instant::now();
         let step = if is_command { Step::Body } else { Step::Turn };
-        let doing = self.observed.begin(asked.topic(), trace, step, began.into_std());
+        let doing = self.observed.begin(asked.topic(), trace, step, now.into_std());
         if doing.is_told()
             && let (Asked::Http { head, .. }, Some(own)) = (&mut asked, doing.trace())
         {
@@ -113,15 +113,16 @@ impl Partition {
             asked,
             is_command,
             key,
-            deadline: began + self.version().spec.resources.deadline.0,
+            deadline: now + self.version().spec.resources.deadline.0,
             reply,
             waiting: Waiting::new(&self.observed),
+            arrived: now,
             doing,
             _accepted: Accepted::new(self),
         };
         if is_command {
             let task = Rc::clone(self).read_then_run(job);
-            crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
+            crate::worker::spawn_here(self.slices.metered(&self.cpu, task));
         } else {
             if let Err(error) = self.hold_payload(&mut job) {
                 return self.answer_error(Some(&job.doing), job.reply, error);
@@ -203,7 +204,7 @@ impl Partition {
         if let Some(progress) = progress {
             progress.ended(error.outcome(), Some(error.status().as_u16()));
         }
-        if error.outcome() == hvm_types::RequestOutcome::Failed {
+        if error.outcome().is_failure() {
             let request = progress.map_or_else(|| "a request".to_owned(), ToString::to_string);
             self.log.host(crate::LogLevel::Error, &format!("{request} failed: {error}"));
         }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
+use hvm_types::RequestOutcome;
 
 use super::job::{Asked, JobBody, Reply};
 use crate::guest::Answered;
@@ -67,6 +68,15 @@ impl Answer {
         match self {
             Self::Http(head, _) => head.status >= StatusCode::BAD_REQUEST,
             Self::Call(answered) => answered.is_err(),
+        }
+    }
+
+    /// How it counts.
+    pub(super) fn outcome(&self) -> RequestOutcome {
+        match self {
+            Self::Http(head, _) => RequestOutcome::of_status(head.status.as_u16()),
+            Self::Call(Ok(_)) => RequestOutcome::Succeeded,
+            Self::Call(Err(_)) => RequestOutcome::Rejected,
         }
     }
 

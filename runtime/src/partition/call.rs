@@ -118,17 +118,18 @@ impl Partition {
         };
         let now = Instant::now();
         let took = now - began;
-        self.slices.charge(&self.observed.meter, took);
+        self.slices.charge(&self.cpu, took);
         match first {
             Poll::Ready(ended) => {
                 drop(running);
+                self.observed.latency.add(took);
                 let answer = self.end_call(&doing, &version, ended, began, now);
                 Started::Answered(answer, took)
             }
             Poll::Pending => {
                 let (sender, receiver) = oneshot::channel();
                 let rest = Rc::clone(self).go_on(doing, version, running, began, sender);
-                crate::worker::spawn_here(self.slices.metered(&self.observed.meter, rest));
+                crate::worker::spawn_here(self.slices.metered(&self.cpu, rest));
                 Started::Waits(receiver)
             }
         }
@@ -145,7 +146,8 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        self.call_in_guest(&progress, &version, &call, began, deadline.into()).await
+        let running = self.call_in_guest(&progress, &version, &call, began, deadline.into());
+        self.cpu.throttled(Some(&progress), running).await
     }
 
     /// Goes on with a query that could not be answered at once, then with what came for its lane meanwhile.
@@ -162,6 +164,7 @@ impl Partition {
         let running = AssertUnwindSafe(running).catch_unwind();
         let running = async { running.await.unwrap_or_else(|_| Err(broke_off())) };
         let ended = self.until(running, deadline.into(), &version, &reply).await;
+        self.observed.latency.add(began.elapsed());
         self.answer_call(&doing, &version, ended, began, &reply);
         drop(doing);
         self.work_off(|partition| &partition.queries).await;
@@ -169,7 +172,7 @@ impl Partition {
 
     /// Runs a query that waited for its turn.
     pub(super) async fn run_call(self: &Rc<Self>, job: Job) {
-        let Job { asked, deadline, reply, waiting, doing, _accepted, .. } = job;
+        let Job { asked, arrived, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         let Asked::Call(call) = asked else { return };
         let version = self.version();
@@ -180,9 +183,11 @@ impl Partition {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            self.call_in_guest(&doing, &version, &call, began, deadline).await
+            let running = self.call_in_guest(&doing, &version, &call, began, deadline);
+            self.cpu.throttled(Some(&doing), running).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
+        self.observed.latency.add(arrived.elapsed());
         self.answer_call(&doing, &version, ended, began, &reply);
     }
 

@@ -33,7 +33,7 @@ struct Outcome {
 
 impl Partition {
     pub(super) async fn run_command(self: &Rc<Self>, job: Job) {
-        let Job { asked, key, deadline, reply, waiting, doing, _accepted, .. } = job;
+        let Job { asked, key, arrived, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         if reply.is_closed() {
             // Whoever asked is gone, and nothing has happened yet.
@@ -41,10 +41,11 @@ impl Partition {
             doing.ended(RequestOutcome::Refused, None);
             return;
         }
-        match self.command(&doing, Question::of(asked), key, deadline).await {
+        let answered = self.command(&doing, Question::of(asked), key, deadline).await;
+        self.observed.latency.add(arrived.elapsed());
+        match answered {
             Ok(answer) => {
-                let rejected = answer.is_rejection();
-                let outcome = if rejected { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
+                let outcome = answer.outcome();
                 self.observed.meter.count(outcome);
                 doing.ended(outcome, answer.status());
                 answer.send(reply);
@@ -82,6 +83,7 @@ impl Partition {
             let began = Instant::now();
             progress.set(Step::Guest);
             let running = self.run_in_guest(progress, &version, question, deadline);
+            let running = self.cpu.throttled(Some(progress), running);
             let outcome = timeout_at(deadline, Box::pin(running)).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??

@@ -21,6 +21,7 @@ pub(super) struct Job {
     pub(super) asked: Asked,
     pub(super) is_command: bool,
     pub(super) key: Option<IdempotencyKey>,
+    pub(super) arrived: Instant,
     pub(super) deadline: Instant,
     pub(super) reply: Reply,
     pub(super) waiting: Waiting,

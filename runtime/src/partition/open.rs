@@ -14,7 +14,7 @@ use crate::capability::PartitionLog;
 use crate::host::Host;
 use crate::observed::Observed;
 use crate::state::{self, PartitionState};
-use crate::worker::{Local, Slot};
+use crate::worker::{CpuAccount, Local, Slot};
 use crate::{LogLevel, OpenError, PartitionSpec};
 
 /// Holds a partition's place while it is being opened.
@@ -43,7 +43,8 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         Some(state) => state.meter().map_err(|error| read_failed(&id, &error))?,
         None => Meter::default(),
     };
-    let observed = Observed::new(id.clone(), spec.epoch, spec.generation, &used, &host.changes);
+    let latency = host.latency_of(&id);
+    let observed = Observed::new(id.clone(), spec.epoch, spec.generation, &used, &host.changes, latency);
     let log = PartitionLog::new(id.clone(), Arc::clone(&host.config.log));
     let (stateful, epoch, generation) = (spec.stateful, spec.epoch, spec.generation);
     let version = Version::new(&host, &observed, &log, spec, egress, state);
@@ -53,7 +54,9 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         observed.set_committed(sequence, state.stored_bytes().ok());
     }
     host.register(&observed);
-    let warmed = local.slices.metered(&observed.meter, version.warm(&host, &observed)).await;
+    let rate = host.config.cpu_rate(version.spec.resources.cpu);
+    let cpu = CpuAccount::new(&observed.meter, &observed.throttled, rate);
+    let warmed = local.slices.metered(&cpu, version.warm(&host, &observed)).await;
     if let Err(error) = warmed {
         host.unregister(&observed);
         return Err(error);
@@ -64,6 +67,7 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
     log.host(LogLevel::Info, &format!("ready: generation {generation}, epoch {epoch}"));
     let partition = Rc::new(Partition {
         slices: Rc::clone(&local.slices),
+        cpu,
         observed,
         log,
         version: RefCell::new(version),

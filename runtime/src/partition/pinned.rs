@@ -19,12 +19,13 @@ use crate::capability::PartitionLog;
 use crate::host::Host;
 use crate::observed::Observed;
 use crate::state::ReadError;
-use crate::worker::Slices;
+use crate::worker::{CpuAccount, Slices};
 
 /// A partition or stateless replica that takes requests.
 pub(crate) struct Partition {
     pub(super) host: Arc<Host>,
     pub(super) slices: Rc<Slices>,
+    pub(super) cpu: Rc<CpuAccount>,
     pub(super) observed: Arc<Observed>,
     pub(super) log: Arc<PartitionLog>,
     pub(super) version: RefCell<Rc<Version>>,
@@ -79,13 +80,13 @@ impl Partition {
     /// Starts a task that works off a lane.
     pub(super) fn run_lane(self: &Rc<Self>, lane: fn(&Self) -> &Lane<Work>) {
         let task = Rc::clone(self).work_off(lane);
-        crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
+        crate::worker::spawn_here(self.slices.metered(&self.cpu, task));
     }
 
     /// Works off a lane, beginning within the task that asks.
     pub(super) fn begin_lane(self: &Rc<Self>, lane: fn(&Self) -> &Lane<Work>) {
         let task = Rc::clone(self).work_off(lane);
-        crate::worker::begin_here(self.slices.metered(&self.observed.meter, task));
+        crate::worker::begin_here(self.slices.metered(&self.cpu, task));
     }
 
     /// What failing to read state means for the partition.

@@ -69,7 +69,7 @@ impl Asker {
 
 impl Partition {
     pub(super) async fn run_query(self: &Rc<Self>, job: Job) {
-        let Job { asked, deadline, reply, waiting, doing, _accepted, .. } = job;
+        let Job { asked, arrived, deadline, reply, waiting, doing, _accepted, .. } = job;
         drop(waiting);
         let Asked::Http { head, body } = asked else { return };
         let version = self.version();
@@ -87,7 +87,7 @@ impl Partition {
             };
             tokio::select! {
                 biased;
-                result = timeout_at(deadline, running) => {
+                result = timeout_at(deadline, self.cpu.throttled(Some(&doing), running)) => {
                     result.unwrap_or(Err(RequestError::Deadline { limit }))
                 }
                 () = asker.gone() => Err(RequestError::BodyBroken { reason: "the asker is gone".to_owned() }),
@@ -95,6 +95,7 @@ impl Partition {
         };
         let ended = Instant::now();
         self.observed.meter.add_wall(ended - began);
+        self.observed.latency.add(ended - arrived);
         match result {
             Ok(instance) => {
                 if self.end_query(&doing, &asker, Ok(())) {
@@ -150,8 +151,7 @@ impl Partition {
         let note = |end: &Result<(), RequestError>| match end {
             Ok(()) => {
                 let status = asker.status.get();
-                let outcome =
-                    if status >= 400 { RequestOutcome::Rejected } else { RequestOutcome::Succeeded };
+                let outcome = RequestOutcome::of_status(status);
                 self.observed.meter.count(outcome);
                 progress.ended(outcome, Some(status));
             }

@@ -68,7 +68,7 @@ pub(crate) async fn upgrade(spec: PartitionSpec) -> Result<(), UpgradeError> {
     let egress = version::check(&partition.host, &spec)?;
     let next = if current.spec.epoch == spec.epoch || !spec.stateful {
         let preparing = partition.prepare(spec, egress, current.state.clone());
-        Next::Ready(partition.slices.metered(&partition.observed.meter, preparing).await?)
+        Next::Ready(partition.slices.metered(&partition.cpu, preparing).await?)
     } else {
         Next::NewEpoch(Box::new(spec), egress)
     };
@@ -120,6 +120,7 @@ impl Partition {
     fn install(&self, version: Rc<Version>) {
         let (epoch, generation) = (version.spec.epoch, version.spec.generation);
         self.observed.set_version(epoch, generation, &version.memory);
+        self.cpu.set_rate(self.host.config.cpu_rate(version.spec.resources.cpu));
         self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
         self.log.host(LogLevel::Info, &format!("generation {} took over", version.spec.generation));
         // The old version goes with its idle instances, or with its last query.

@@ -27,6 +27,11 @@ impl WorkerHandle {
         self.index
     }
 
+    /// Orders that wait for the worker.
+    pub(crate) fn queued(&self) -> usize {
+        self.orders.max_capacity() - self.orders.capacity()
+    }
+
     /// Runs a task on the worker's thread, until it ends or the HVM stops. The task may hold what can't leave
     /// its thread. It must not block, and it should give way often: it shares the thread with partitions.
     ///

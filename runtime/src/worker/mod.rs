@@ -8,16 +8,20 @@
 //! time ─────▶ hibernate when an instance has been idle for long: it goes
 //! ```
 
+mod account;
 mod handle;
 mod idle;
 mod local;
+mod quota;
 mod slice;
 mod thread;
 mod turns;
 
+pub(crate) use account::CpuAccount;
 pub use handle::WorkerHandle;
 pub(crate) use handle::prepare;
 pub(crate) use local::{Local, Slot, begin_here, spawn_here};
+pub(crate) use quota::CpuRate;
 pub(crate) use slice::{Slices, process_cpu};
 pub(crate) use thread::start;
 pub(crate) use turns::{SHORT_SLICES, give_way};

@@ -2,23 +2,26 @@
 //!
 //! Reading a thread's processor clock costs 2 µs, so it is read once per slice. Within a slice every partition
 //! counts the time that its tasks were polled; at its end that time is scaled by how much of the worker's
-//! waking time was processor time. What is charged therefore never exceeds what the thread used.
+//! waking time was processor time. What is charged therefore never exceeds what the thread used. A slice ends every
+//! 100 ms while there is work, and with every poll that took long: so where the thread was preempted in a long
+//! poll, neither its partition nor those before it pay for that.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
+use super::CpuAccount;
 use super::turns::AfterPoll;
-use crate::meter::MeterCell;
 
 /// Length of a slice while there is work.
 const SLICE: Duration = Duration::from_millis(100);
+/// A poll of this length ends the slice: reading the clock costs less than a hundredth of it.
+const LONG_POLL: Duration = Duration::from_micros(500);
 
 thread_local! {
     /// How long this thread has slept, and since when it sleeps.
@@ -58,7 +61,7 @@ pub(crate) struct Slices {
     cpu_before: Cell<Duration>,
     slept_before: Cell<Duration>,
     /// The partitions that were polled in this slice.
-    polled: RefCell<Vec<Arc<MeterCell>>>,
+    polled: RefCell<Vec<Rc<CpuAccount>>>,
     work_came: Notify,
 }
 
@@ -89,32 +92,35 @@ impl Slices {
         let asleep = slept.saturating_sub(self.slept_before.replace(slept));
         let awake = now.duration_since(self.began.replace(now)).saturating_sub(asleep);
         let used = cpu.saturating_sub(self.cpu_before.replace(cpu));
-        for meter in self.polled.take() {
-            meter.settle_slice(used.min(awake).as_nanos(), awake.as_nanos());
+        for account in self.polled.borrow_mut().drain(..) {
+            account.settle_slice(used.min(awake), awake);
         }
     }
 
     /// Charges time on the worker to a partition.
-    pub(crate) fn charge(&self, meter: &Arc<MeterCell>, time: Duration) {
-        if meter.add_to_slice(time) {
+    pub(crate) fn charge(&self, account: &Rc<CpuAccount>, time: Duration) {
+        if account.add_to_slice(time) {
             let mut polled = self.polled.borrow_mut();
             if polled.is_empty() {
                 self.work_came.notify_one();
             }
-            polled.push(Arc::clone(meter));
+            polled.push(Rc::clone(account));
+        }
+        if time >= LONG_POLL {
+            self.settle();
         }
     }
 
     /// Charges every poll of `work` to a partition.
-    pub(crate) fn metered<F: Future>(self: &Rc<Self>, meter: &Arc<MeterCell>, work: F) -> Metered<F> {
-        Metered { slices: Rc::clone(self), meter: Arc::clone(meter), work: Box::pin(work) }
+    pub(crate) fn metered<F: Future>(self: &Rc<Self>, account: &Rc<CpuAccount>, work: F) -> Metered<F> {
+        Metered { slices: Rc::clone(self), account: Rc::clone(account), work: Box::pin(work) }
     }
 }
 
 /// Work whose time is charged to a partition.
 pub(crate) struct Metered<F> {
     slices: Rc<Slices>,
-    meter: Arc<MeterCell>,
+    account: Rc<CpuAccount>,
     work: Pin<Box<F>>,
 }
 
@@ -125,22 +131,26 @@ impl<F: Future> Future for Metered<F> {
         let _after = AfterPoll;
         let began = Instant::now();
         let result = self.work.as_mut().poll(context);
-        self.slices.charge(&self.meter, began.elapsed());
+        self.slices.charge(&self.account, began.elapsed());
         result
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn polled_time_becomes_no_more_than_the_thread_used() {
         let slices = Slices::new();
         let meter = Arc::default();
+        let account = CpuAccount::new(&meter, &Arc::default(), None);
+        let before = clock(ClockId::ThreadCPUTime);
         let mut sum = 0_u64;
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(slices.metered(&meter, async {
+        runtime.block_on(slices.metered(&account, async {
             for n in 0..1_000_000_u64 {
                 sum = std::hint::black_box(sum ^ n);
             }
@@ -148,6 +158,21 @@ mod tests {
         slices.settle();
         let charged = meter.read().cpu;
         assert!(charged > Duration::ZERO, "nothing was charged");
-        assert!(charged <= clock(ClockId::ThreadCPUTime), "more than the thread used was charged");
+        assert!(charged <= clock(ClockId::ThreadCPUTime) - before, "more than the thread used was charged");
+    }
+
+    #[test]
+    fn a_long_poll_in_which_the_thread_did_not_run_costs_its_partition_next_to_nothing() {
+        let slices = Slices::new();
+        let meter = Arc::default();
+        let account = CpuAccount::new(&meter, &Arc::default(), None);
+        // To the partition's clock, being preempted looks like this.
+        let away = Duration::from_millis(20);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let before = clock(ClockId::ThreadCPUTime);
+        slices.settle();
+        runtime.block_on(slices.metered(&account, async { std::thread::sleep(away) }));
+        let used = clock(ClockId::ThreadCPUTime) - before;
+        assert!(meter.read().cpu <= used, "{:?} of {used:?}", meter.read().cpu);
     }
 }

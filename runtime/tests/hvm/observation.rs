@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use hvm_types::{Meter, ReplicaState};
+use hvm_types::{CpuMhz, Meter, ReplicaState, RequestOutcome};
 
 use super::bed::{Bed, first, id, request};
 
@@ -40,7 +40,8 @@ async fn requests_are_counted_by_how_they_ended() {
     bad.headers_mut().insert("idempotency-key", "".parse().expect("a valid header"));
     bed.request(&first(), bad).await.expect_err("refused");
     let meter = usage_of(&bed).await;
-    assert_eq!((meter.succeeded, meter.rejected, meter.failed, meter.refused), (2, 1, 2, 1));
+    let ended = RequestOutcome::ALL.map(|outcome| meter.requests_of(outcome));
+    assert_eq!(ended, [2, 1, 1, 1, 0, 0, 0, 1], "of {:?}", RequestOutcome::ALL);
     assert_eq!(meter.received_bytes, 5);
     assert!(meter.sent_bytes >= 5);
     assert!(meter.state_written_bytes >= 6 && meter.state_read_bytes >= 6, "{meter:?}");
@@ -152,4 +153,53 @@ async fn what_its_calls_out_send_and_receive_is_charged_to_a_partition() {
     let meter = usage_of(&bed).await;
     assert_eq!(meter.sent_bytes, asked + answer.len() as u64);
     assert_eq!(meter.received_bytes, ANSWER.len() as u64);
+}
+
+#[tokio::test]
+async fn what_is_drained_is_given_out_once_and_sums_to_the_process_clock() {
+    let bed = Bed::with_probe().await;
+    let mut sum = bed.hvm.drain_usage().await;
+    assert_eq!(sum.partitions.len(), 1, "a partition is seen when it was opened");
+    for round in 0..3 {
+        bed.get("/counter-in-memory").await.expect("answered");
+        bed.post("/trap?spin=3000000", "").await.expect_err("trapped");
+        if round == 1 {
+            // What it used until its end comes with the next drain, under its id.
+            bed.hvm.close(&first()).await.expect("closed");
+            bed.open(&first(), |_| {}).await;
+        }
+        let used = bed.hvm.drain_usage().await;
+        let [partition] = used.partitions.as_slice() else { panic!("{:?}", used.partitions) };
+        assert_eq!((partition.meter.succeeded, partition.meter.trapped), (1, 1), "round {round}");
+        assert!(partition.meter.cpu > Duration::ZERO, "processor time is settled when it is asked for");
+        assert_eq!(partition.meter.cpu + used.host_cpu, used.process_cpu);
+        sum.process_cpu += used.process_cpu;
+    }
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let clock = Duration::try_from(clock).expect("positive");
+    assert!(sum.process_cpu <= clock, "{:?} of {clock:?}", sum.process_cpu);
+}
+
+#[tokio::test]
+async fn a_guest_beyond_its_share_waits_visibly_and_its_neighbour_and_its_deadline_do_not() {
+    let bed = Bed::with(|config| config.cpu = CpuMhz(1_000));
+    bed.open(&first(), |_| {}).await;
+    let slow = id("test/probe/1");
+    bed.open(&slow, |spec| {
+        spec.resources.cpu = Some(CpuMhz(1));
+        spec.resources.deadline = hvm_types::Period(Duration::from_millis(500));
+    })
+    .await;
+    let looping = tokio::spawn({
+        let (hvm, slow) = (bed.hvm.clone(), slow.clone());
+        async move { hvm.request(&slow, request(Method::GET, "/loop", "")).await.map(drop) }
+    });
+    bed.until(&slow, |status| status.throttled == 1).await;
+    bed.get("/counter-in-memory").await.expect("the neighbour answers");
+    let ended = looping.await.expect("it ends");
+    assert!(matches!(ended, Err(hvm_runtime::RequestError::Deadline { .. })), "{ended:?}");
+    let used = bed.hvm.drain_usage().await.partitions;
+    let used = &used.iter().find(|used| used.id == slow).expect("it was used").meter;
+    assert_eq!((used.timed_out, bed.status(&slow).map(|status| status.throttled)), (1, Some(0)));
+    assert!(used.throttled > Duration::ZERO && used.throttled < used.wall, "{used:?}");
 }

@@ -224,7 +224,7 @@ async fn calls_are_metered_as_requests_are() {
     query(&bed, "trap", "").await.expect_err("it traps");
     command(&bed, "set", "12345").await.expect("set");
     let usage = bed.hvm.usage().partitions.remove(0).meter;
-    assert_eq!((usage.succeeded, usage.rejected, usage.failed, usage.refused), (2, 1, 1, 0));
+    assert_eq!((usage.succeeded, usage.rejected, usage.trapped, usage.refused), (2, 1, 1, 0));
     assert_eq!((usage.received_bytes, usage.sent_bytes), (9, 4));
     assert!(usage.wall > Duration::ZERO && usage.state_written_bytes > 0);
 }

@@ -26,7 +26,7 @@ pub(super) struct Demand {
 impl Demand {
     pub(super) fn of(group: &GroupSpec) -> Self {
         group.tasks.iter().fold(Self::default(), |sum, task| Self {
-            cpu_mhz: sum.cpu_mhz + u64::from(task.resources.cpu.0),
+            cpu_mhz: sum.cpu_mhz + u64::from(task.resources.reserved_cpu().0),
             memory_mb: sum.memory_mb + u64::from(task.resources.memory),
         })
     }

@@ -60,6 +60,8 @@ impl Server {
         let address = listener.local_addr().map_err(|source| ServeError { source })?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let router = tonic::transport::Server::builder()
+            // For what others add, such as metrics.
+            .accept_http1(true)
             .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))

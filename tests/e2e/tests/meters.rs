@@ -1,7 +1,5 @@
 //! Meters over a kill: at most one window is lost, and nothing counts twice.
 
-use std::path::Path;
-
 use e2e::{App, Client, Daemon, Role, Workshop, eventually};
 use guests_path::Guest;
 use serde_json::Value;
@@ -14,19 +12,37 @@ fn succeeded(usage: &Value) -> u64 {
 }
 
 fn shown(server: &Daemon) -> u64 {
-    let usage = server.hvm(&[&"usage", &"--json"]).success();
-    let usage: Value = serde_json::from_str(&usage).expect("JSON");
-    succeeded(&usage[0])
+    succeeded(&usage(server))
 }
 
-/// What the agent has made durable.
-fn durable(data: &Path) -> Result<u64, String> {
-    let text = std::fs::read(data.join("agent/usage.json")).map_err(|error| error.to_string())?;
-    let kept: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let of = |meter: &Value| meter["succeeded"].as_u64().ok_or("no count");
-    let partitions = kept["partitions"].as_object().ok_or("no partitions")?;
-    let sum = partitions.values().try_fold(0, |sum, meter| Ok::<_, String>(sum + of(meter)?))?;
-    Ok(sum + of(&kept["rest"])?)
+fn usage(server: &Daemon) -> Value {
+    let usage = server.hvm(&[&"usage", &"--json"]).success();
+    let usage: Value = serde_json::from_str(&usage).expect("JSON");
+    usage[0].clone()
+}
+
+/// Checks that the rows of a table and of each of its windows sum to what the process used.
+fn check_sums(server: &Daemon) {
+    let usage = server.hvm(&[&"usage", &"--json", &"--windows", &"--last", &"10m"]).success();
+    let usage: Value = serde_json::from_str(&usage).expect("JSON");
+    let windows = usage[0]["windows"].as_array().expect("windows");
+    assert!(!windows.is_empty());
+    for table in windows.iter().chain([&usage[0]]) {
+        let rows = table["partitions"].as_array().expect("rows").iter().map(|row| &row["meter"]);
+        let cpu = |meter: &Value| meter["cpu_seconds"].as_f64().expect("seconds");
+        let sum: f64 = rows.chain([&table["rest"]]).map(cpu).sum();
+        let process = table["process_cpu_seconds"].as_f64().expect("seconds");
+        assert!((sum - process).abs() < 1e-6, "{sum} s in rows of {process} s: {table}");
+    }
+}
+
+/// Waits until everything that was used until now is durable.
+fn until_durable(server: &Daemon) {
+    let now = usage(server)["until_unix_millis"].as_u64().expect("a time");
+    eventually("the window is durable", || match usage(server)["durable_unix_millis"].as_u64() {
+        Some(durable) if durable >= now => Ok(()),
+        other => Err(format!("durable until {other:?}, which is before {now}")),
+    });
 }
 
 /// `count` commands, and as many queries, which no commit carries the meter of.
@@ -61,10 +77,8 @@ fn a_kill_loses_at_most_the_last_window_of_the_meters_and_counts_nothing_twice()
     server.deploy(&file);
     ask(&client, &server, "first", 20);
     assert_eq!(shown(&server), 40);
-    eventually("the window is durable", || match durable(&data)? {
-        40 => Ok(()),
-        other => Err(format!("{other} of 40 requests")),
-    });
+    until_durable(&server);
+    check_sums(&server);
     // These may be lost: their window is not over, or is just being written.
     ask(&client, &server, "second", 10);
     server.kill();
@@ -76,10 +90,7 @@ fn a_kill_loses_at_most_the_last_window_of_the_meters_and_counts_nothing_twice()
     ask(&client, &server, "third", 10);
     assert_eq!(shown(&server), kept + 20, "what is counted after the kill is neither lost nor doubled");
 
-    eventually("the next window is durable", || match durable(&data)? {
-        now if now == kept + 20 => Ok(()),
-        other => Err(format!("{other} of {} requests", kept + 20)),
-    });
+    until_durable(&server);
     server.kill();
     let server = Daemon::start(&role, &data);
     server.deploy(&file);

@@ -140,7 +140,7 @@ fn resources(reader: &Reader, node: &Node, path: &str) -> Resources {
     let mut fields = Fields::of(reader, node, path);
     let default = Resources::default();
     let spec = Resources {
-        cpu: fields.optional_number("cpu", " of MHz").map_or(default.cpu, CpuMhz),
+        cpu: fields.optional_number("cpu", " of MHz").map(CpuMhz),
         memory: fields.optional_number("memory", " of MB").unwrap_or(default.memory),
         deadline: fields.optional("deadline").unwrap_or(default.deadline),
         mailbox: fields.optional_number("mailbox", " of requests").unwrap_or(default.mailbox),

@@ -69,7 +69,7 @@ fn a_right_file_becomes_its_spec() {
     let accounts = &spec.jobs[0].groups[0];
     assert_eq!((accounts.partitions, accounts.replicas), (Some(64), None));
     assert_eq!(accounts.tasks[0].env["LIMIT"], "100");
-    assert_eq!(accounts.tasks[0].resources.cpu.0, 500);
+    assert_eq!(accounts.tasks[0].resources.cpu, Some(crate::CpuMhz(500)));
     assert_eq!(accounts.tasks[0].resources.mailbox, 256);
     assert_eq!(accounts.constraints[0].value, ["a", "b"]);
     assert_eq!(spec.routes[0].key, Some(KeySource::PathSegment(2)));

@@ -4,6 +4,7 @@ mod client;
 mod document;
 mod host;
 mod image;
+pub(crate) mod openmetrics;
 mod scheduler;
 
 pub(crate) use document::{assignments, document};

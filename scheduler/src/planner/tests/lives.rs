@@ -147,7 +147,7 @@ fn used(town: &Town, number: usize) -> (u64, u64) {
         for ownership in replicas.values() {
             let accepted = deployment.accepted(ownership.generation).expect("no generation is dropped here");
             let resources = &accepted.group(&key.group).expect("the group").tasks[0].resources;
-            used.0 += u64::from(resources.cpu.0);
+            used.0 += u64::from(resources.reserved_cpu().0);
             used.1 += u64::from(resources.memory);
         }
     }

@@ -67,7 +67,7 @@ fn spec(deployment: &str, ask: &Ask) -> DeploymentSpec {
         driver: Driver::AppPartition,
         config: TaskConfig { package: name("main") },
         env: hvm_types::Environment::default(),
-        resources: Resources { cpu: CpuMhz(ask.cpu), memory: ask.memory, ..Resources::default() },
+        resources: Resources { cpu: Some(CpuMhz(ask.cpu)), memory: ask.memory, ..Resources::default() },
         grants: hvm_types::Grants::default(),
         instance: hvm_types::InstancePolicy::Reuse,
     };

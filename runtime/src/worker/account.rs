@@ -1,0 +1,161 @@
+//! One partition's processor time on its worker: what its tasks were polled for, what of that was processor time,
+//! and whether its guests may go on.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::quota::{Admission, CpuQuota, CpuRate};
+use crate::meter::MeterCell;
+use crate::progress::{During, Progress, Step};
+
+/// The processor time of one partition.
+#[derive(Debug)]
+pub(crate) struct CpuAccount {
+    meter: Arc<MeterCell>,
+    quota: CpuQuota,
+    /// Time on the worker since the slice began, not yet turned into processor time.
+    slice: Cell<Duration>,
+    /// Requests that wait for the quota, for others to see.
+    throttled: Arc<AtomicU32>,
+}
+
+impl CpuAccount {
+    pub(crate) fn new(meter: &Arc<MeterCell>, throttled: &Arc<AtomicU32>, rate: Option<CpuRate>) -> Rc<Self> {
+        Rc::new(Self {
+            meter: Arc::clone(meter),
+            quota: CpuQuota::new(rate, Instant::now()),
+            slice: Cell::new(Duration::ZERO),
+            throttled: Arc::clone(throttled),
+        })
+    }
+
+    /// Changes the share, where a new version has another one.
+    pub(crate) fn set_rate(&self, rate: Option<CpuRate>) {
+        self.quota.set_rate(rate, Instant::now());
+    }
+
+    /// Adds time on the worker to the slice. True where it is the first of the slice.
+    pub(super) fn add_to_slice(&self, time: Duration) -> bool {
+        self.quota.charge(time);
+        let before = self.slice.get();
+        self.slice.set(before + time);
+        before.is_zero() && !time.is_zero()
+    }
+
+    /// Ends the slice: of the time on the worker, `used` of `awake` was processor time.
+    pub(super) fn settle_slice(&self, used: Duration, awake: Duration) {
+        let slice = self.slice.take();
+        let cpu = (slice.as_nanos() * used.as_nanos()).checked_div(awake.as_nanos());
+        let cpu = cpu.map_or(slice, |nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        self.quota.refund(slice.saturating_sub(cpu));
+        self.meter.add_cpu(cpu);
+    }
+
+    /// Runs a guest's work within the partition's share: where that is used up, the work waits, and the worker does
+    /// something else, which `progress` shows. Deadlines belong around this, so that a wait counts against them.
+    pub(crate) async fn throttled<F: Future>(
+        self: &Rc<Self>,
+        progress: Option<&Progress>,
+        work: F,
+    ) -> F::Output {
+        let mut work = pin!(work);
+        let mut wait: Option<Wait<'_>> = None;
+        poll_fn(move |context| {
+            if self.quota.is_limited() || wait.is_some() {
+                ready!(self.poll_turn(progress, &mut wait, context));
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn poll_turn<'p>(
+        self: &Rc<Self>,
+        progress: Option<&'p Progress>,
+        wait: &mut Option<Wait<'p>>,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        if wait.is_none()
+            && let Admission::After(time) = self.quota.admit(Instant::now())
+        {
+            *wait = Some(Wait::begin(self, progress, time));
+        }
+        if let Some(waiting) = wait {
+            ready!(waiting.until.as_mut().poll(context));
+            *wait = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+/// A guest's wait for its turn, which is set aside for as long as this lives.
+struct Wait<'p> {
+    account: Rc<CpuAccount>,
+    since: Instant,
+    until: Pin<Box<tokio::time::Sleep>>,
+    _shown: Option<During<'p>>,
+}
+
+impl<'p> Wait<'p> {
+    fn begin(account: &Rc<CpuAccount>, progress: Option<&'p Progress>, time: Duration) -> Self {
+        account.throttled.fetch_add(1, Relaxed);
+        Self {
+            account: Rc::clone(account),
+            since: Instant::now(),
+            until: Box::pin(tokio::time::sleep(time)),
+            _shown: progress.map(|progress| progress.during(Step::Throttled)),
+        }
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.account.throttled.fetch_sub(1, Relaxed);
+        let now = Instant::now();
+        self.account.quota.give_back(now);
+        self.account.meter.add_throttled(now.saturating_duration_since(self.since));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hvm_types::CpuMhz;
+
+    use super::*;
+
+    fn account(rate: Option<CpuRate>) -> Rc<CpuAccount> {
+        CpuAccount::new(&Arc::default(), &Arc::default(), rate)
+    }
+
+    #[test]
+    fn a_slice_becomes_processor_time_by_the_workers_share() {
+        let account = account(None);
+        assert!(account.add_to_slice(Duration::from_millis(60)));
+        assert!(!account.add_to_slice(Duration::from_millis(40)));
+        account.settle_slice(Duration::from_secs(1), Duration::from_secs(2));
+        assert_eq!(account.meter.read().cpu, Duration::from_millis(50));
+        assert!(account.add_to_slice(Duration::from_millis(1)), "the slice did not start anew");
+    }
+
+    #[tokio::test]
+    async fn work_beyond_the_share_waits_and_its_wait_is_counted_and_can_be_broken_off() {
+        let account = account(CpuRate::of(CpuMhz(1), CpuMhz(1_000), 1));
+        assert_eq!(account.throttled(None, async { 7 }).await, 7, "an unused share lets work pass");
+        account.add_to_slice(Duration::from_secs(1));
+        let mut waits = Box::pin(account.throttled(None, async { 7 }));
+        assert!(futures::poll!(waits.as_mut()).is_pending());
+        assert_eq!(account.throttled.load(Relaxed), 1);
+        drop(waits);
+        assert_eq!(account.throttled.load(Relaxed), 0);
+        assert!(account.meter.read().throttled > Duration::ZERO);
+        // Its second was no processor time after all.
+        account.settle_slice(Duration::ZERO, Duration::from_secs(1));
+        assert_eq!(account.throttled(None, async { 7 }).await, 7);
+    }
+}
