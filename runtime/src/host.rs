@@ -82,11 +82,13 @@ impl Host {
 
     /// The worker that a partition is pinned to: the copies of a group go round the workers.
     pub(crate) fn worker_of(&self, id: &ReplicaId) -> usize {
-        let name = id.deployment.as_str().bytes().chain(*b"/").chain(id.group.as_str().bytes());
         // FNV-1a: the same on every host and in every build.
-        let hash = name.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let add = |hash: u64, text: &str| {
+            let bytes = text.bytes();
+            bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        };
+        let parts = [id.deployment.as_str(), "/", id.group.as_str()];
+        let hash: u64 = parts.into_iter().fold(0xcbf2_9ce4_8422_2325, add);
         let place = (hash ^ (hash >> 32)).wrapping_add(u64::from(id.index));
         let count = self.config.workers.get() as u64;
         usize::try_from(place % count).expect("smaller than the number of workers")

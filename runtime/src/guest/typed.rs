@@ -44,6 +44,9 @@ impl Instance {
         match called {
             Ok(Ok(answer)) if answer.len() as u64 > limit.0 => Err(RequestError::ResponseTooLarge { limit }),
             Ok(Ok(answer)) => Ok(Ok(answer.into())),
+            Ok(Err(failure)) if failure.message.len() as u64 > limit.0 => {
+                Err(RequestError::ResponseTooLarge { limit })
+            }
             Ok(Err(failure)) => Ok(Err(failure.into())),
             Err(error) => {
                 let trap = Trap::of(&error, store.data());

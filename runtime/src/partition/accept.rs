@@ -108,7 +108,7 @@ impl Partition {
         {
             own.put(&mut head.headers);
         }
-        let job = Job {
+        let mut job = Job {
             asked,
             is_command,
             key,
@@ -122,6 +122,9 @@ impl Partition {
             let task = Rc::clone(self).read_then_run(job);
             crate::worker::spawn_here(self.slices.metered(&self.observed.meter, task));
         } else {
+            if let Err(error) = self.hold_payload(&mut job) {
+                return self.answer_error(Some(&job.doing), job.reply, error);
+            }
             self.queries.push(Work::Request(Box::new(job)));
             match start {
                 Start::Here => self.begin_lane(|partition| &partition.queries),
@@ -143,36 +146,43 @@ impl Partition {
 
     /// Makes sure that the body of a command is here.
     async fn read_body(&self, job: &mut Job) -> Result<(), RequestError> {
-        let limits = self.version().spec.resources.clone();
-        // Bodies that wait are held by the host: a quarter of the partition's memory beside its guests, and at
-        // least one whole body.
-        let held = ByteSize((u64::from(limits.memory) << 18).max(limits.request_body.0));
+        self.hold_payload(job)?;
         let Job { asked, waiting, deadline, .. } = job;
-        let mut hold = |bytes| {
-            let full = RequestError::BodiesFull { id: self.observed.id.clone(), limit: held };
-            if waiting.add(bytes, held.0) { Ok(()) } else { Err(full) }
-        };
-        let received = match asked {
+        let body = match asked {
+            Asked::Http { body, .. } => body,
             Asked::Call(call) => {
-                hold(call.payload.len() as u64)?;
-                call.payload.len()
-            }
-            Asked::Http { body, .. } => {
-                let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new()))
-                else {
-                    return Ok(());
-                };
-                let too_slow =
-                    || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
-                let reading = timeout_at(*deadline, read_whole(arriving, limits.request_body, hold));
-                let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
-                let received = whole.len();
-                *body = JobBody::Whole(whole);
-                received
+                self.observed.meter.count_received(call.payload.len());
+                return Ok(());
             }
         };
-        self.observed.meter.count_received(received);
+        let JobBody::Arriving(arriving) = std::mem::replace(body, JobBody::Whole(Bytes::new())) else {
+            return Ok(());
+        };
+        let too_slow = || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
+        let limit = self.version().spec.resources.request_body;
+        let reading = timeout_at(*deadline, read_whole(arriving, limit, |bytes| self.hold(waiting, bytes)));
+        let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
+        self.observed.meter.count_received(whole.len());
+        *body = JobBody::Whole(whole);
         Ok(())
+    }
+
+    /// Counts what a call brings while it waits.
+    fn hold_payload(&self, job: &mut Job) -> Result<(), RequestError> {
+        match &job.asked {
+            Asked::Call(call) => self.hold(&mut job.waiting, call.payload.len() as u64),
+            Asked::Http { .. } => Ok(()),
+        }
+    }
+
+    /// Bodies that wait are held by the host: a quarter of the partition's memory beside its guests, and at least one
+    /// whole body.
+    fn hold(&self, waiting: &mut Waiting, bytes: u64) -> Result<(), RequestError> {
+        let version = self.version();
+        let limits = &version.spec.resources;
+        let held = (u64::from(limits.memory) << 18).max(limits.request_body.0);
+        let full = || RequestError::BodiesFull { id: self.observed.id.clone(), limit: ByteSize(held) };
+        if waiting.add(bytes, held) { Ok(()) } else { Err(full()) }
     }
 
     /// Answers a request that has failed.

@@ -37,6 +37,7 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
 impl Partition {
     /// Resolves when no accepted request is left.
     async fn drained(&self) {
+        self.draining.set(true);
         loop {
             let drained = self.drained.notified();
             if self.accepted.get() == 0 {

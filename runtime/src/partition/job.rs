@@ -117,7 +117,7 @@ impl Accepted {
 impl Drop for Accepted {
     fn drop(&mut self) {
         self.0.accepted.set(self.0.accepted.get() - 1);
-        if self.0.accepted.get() == 0 {
+        if self.0.accepted.get() == 0 && self.0.draining.get() {
             self.0.drained.notify_waiters();
         }
     }

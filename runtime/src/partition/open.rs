@@ -71,6 +71,7 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         commands: Lane::new(1),
         queries: Lane::new(most_queries),
         accepted: Cell::new(0),
+        draining: Cell::new(false),
         drained: Notify::new(),
         upgrading: tokio::sync::Mutex::new(()),
         host,

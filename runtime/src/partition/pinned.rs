@@ -34,6 +34,8 @@ pub(crate) struct Partition {
     pub(super) queries: Lane<Work>,
     /// Requests that were accepted and have not ended.
     pub(super) accepted: Cell<u32>,
+    /// Somebody waits for `drained`.
+    pub(super) draining: Cell<bool>,
     pub(super) drained: Notify,
     /// Held by the one upgrade that is being made.
     pub(super) upgrading: tokio::sync::Mutex<()>,

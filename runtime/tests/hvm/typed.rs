@@ -181,6 +181,42 @@ async fn calls_have_the_limits_that_requests_have() {
 }
 
 #[tokio::test]
+async fn failures_have_the_limit_that_answers_have() {
+    let bed = Bed::new();
+    let limit = ByteSize(50);
+    open(&bed, Guest::Typed, |spec| spec.resources.response_body = limit).await;
+    let told = query(&bed, "fail", "no").await.expect_err("it fails");
+    assert_eq!(told.to_string(), "the guest failed it: denied: no");
+    let long = bed.hvm.call(&first(), Call::query("fail", "no ".repeat(20))).await;
+    assert_eq!(long, Err(CallError::Request(RequestError::ResponseTooLarge { limit })));
+}
+
+#[tokio::test]
+async fn payloads_that_wait_are_bounded() {
+    let bed = Bed::with(|config| config.queries_per_partition = 1);
+    open(&bed, Guest::Typed, |spec| {
+        spec.resources.memory = 16;
+        spec.resources.request_body = ByteSize::mib(1);
+    })
+    .await;
+    let ask = |name: &'static str, payload: Bytes| {
+        let (id, hvm) = (first(), bed.hvm.clone());
+        tokio::spawn(async move { hvm.call(&id, Call::query(name, payload)).await })
+    };
+    let looping = ask("loop", Bytes::new());
+    bed.until(&first(), |status| !status.doing.is_empty()).await;
+    let payload = Bytes::from(vec![0; 1 << 20]);
+    let waiting: Vec<_> = (0..4).map(|_| ask("echo", payload.clone())).collect();
+    bed.until(&first(), |status| status.mailbox == 4).await;
+    let refused = ask("echo", payload).await.expect("no panic");
+    assert!(matches!(refused, Err(CallError::Request(RequestError::BodiesFull { .. }))), "{refused:?}");
+    looping.abort();
+    for answer in waiting {
+        assert_eq!(answer.await.expect("no panic").expect("echoed").len(), 1 << 20);
+    }
+}
+
+#[tokio::test]
 async fn calls_are_metered_as_requests_are() {
     let bed = typed().await;
     query(&bed, "echo", "four").await.expect("echoed");

@@ -36,7 +36,7 @@ fn both(name: &str, payload: Vec<u8>) -> Result<Vec<u8>, Failure> {
             let length = std::str::from_utf8(&payload).ok().and_then(|text| text.parse().ok());
             Ok(vec![0; length.ok_or_else(|| Failure::invalid("the payload is a number of bytes"))?])
         }
-        "fail" => Err(Failure::denied("it was told to fail")),
+        "fail" => Err(Failure::denied(String::from_utf8_lossy(&payload))),
         "trap" => trap(),
         "loop" => spin_forever(),
         "spin" => Ok(spin(2_000_000).to_string().into_bytes()),
