@@ -132,6 +132,9 @@ impl Parts {
         serving: watch::Sender<Arc<Serving>>,
     ) -> AgentHandle {
         let Self { kept, channel, api, logs, hvm, ingress, spec } = self;
+        for advice in HostLimits::read().advice() {
+            tracing::info!(%advice, "a limit of this host can be raised");
+        }
         let registry = Arc::new(Registry::new());
         let (documents, newest) = watch::channel(document.map(Arc::new));
         let modules = ModuleSet {
@@ -192,9 +195,6 @@ fn first_serving(document: Option<&HostDocument>, host: &HostId) -> Serving {
 }
 
 fn hvm_config(config: &AgentConfig, data_dir: &DataDir, logs: &Logs) -> HvmConfig {
-    for advice in HostLimits::read().advice() {
-        tracing::info!(%advice, "a limit of this host can be raised");
-    }
     HvmConfig {
         workers: config.workers,
         // More may be offered than there is: partitions without requests hold none.

@@ -282,7 +282,9 @@ impl RequestError {
             | Self::Stopped => RequestOutcome::Refused,
             Self::Deadline { .. } | Self::ResponseUnread { .. } => RequestOutcome::TimedOut,
             Self::Trapped { trap: Trap::Exit | Trap::Wasm { .. } } => RequestOutcome::Trapped,
-            Self::Trapped { trap: Trap::Memory { .. } | Trap::Stack | Trap::Resources { .. } | Trap::Argument { .. } }
+            Self::Trapped {
+                trap: Trap::Memory { .. } | Trap::Stack | Trap::Resources { .. } | Trap::Argument { .. },
+            }
             | Self::ResponseTooLarge { .. }
             | Self::WritesTooLarge { .. }
             | Self::QuotaExceeded { .. } => RequestOutcome::Limited,

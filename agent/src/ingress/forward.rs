@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
+use http_body::Body as _;
 use http_body_util::{Either, Empty};
 use hvm_types::HostId;
 use hyper::body::Incoming;
@@ -78,6 +79,7 @@ impl Forward {
             group: group.to_owned(),
         };
         let asked = request.uri().authority().cloned();
+        let has_no_body = request.body().is_end_stream();
         *request.uri_mut() = owner_uri(owner, request.uri()).ok_or_else(unreachable)?;
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
@@ -87,6 +89,10 @@ impl Forward {
             headers.insert(HOST, value);
         }
         headers.insert(HOP, self.from.clone());
+        if !has_no_body && !headers.contains_key(CONTENT_LENGTH) {
+            // hyper takes it for granted that a GET has no body, and would drop this one.
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let lost = || IngressRefusal::OwnerLost { host: owner.id.to_string(), group: group.to_owned() };
         let failed = |error: client::Error| {
             tracing::debug!(owner = %owner.id, ingress = owner.ingress, %error, "forwarding failed");

@@ -13,7 +13,9 @@ pub(crate) fn run(arguments: &Pack) -> Result<String, Failure> {
             PackError::Manifest(ManifestError::Missing { .. }) => {
                 Some("`appimage-tool new NAME` makes an app to start from".to_owned())
             }
-            PackError::NotBuilt { .. } | PackError::Stale { .. } => Some(format!("appimage-tool build {}", arguments.dir.display())),
+            PackError::NotBuilt { .. } | PackError::Stale { .. } => {
+                Some(format!("appimage-tool build {}", arguments.dir.display()))
+            }
             _ => None,
         };
         let failure = Failure::from(error);
