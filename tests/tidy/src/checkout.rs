@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// Folders that hold what was made or fetched, never what was written here.
+/// What was made or fetched, never written here. Folders, but for `.git`, which is a file in a linked worktree.
 const NOT_OURS: [&str; 3] = [".git", "target", "node_modules"];
 
 /// One text file.
@@ -80,10 +80,11 @@ fn read_folder(root: &Path, folder: &Path, files: &mut Vec<TextFile>) -> io::Res
         let entry = entry?;
         let kind = entry.file_type()?;
         let name = entry.file_name();
+        if NOT_OURS.iter().any(|other| name == *other) {
+            continue;
+        }
         if kind.is_dir() {
-            if !NOT_OURS.iter().any(|other| name == *other) {
-                read_folder(root, &entry.path(), files)?;
-            }
+            read_folder(root, &entry.path(), files)?;
         } else if kind.is_file()
             && let Ok(text) = String::from_utf8(fs::read(entry.path())?)
         {
