@@ -3,7 +3,7 @@
 //! Each core module of a component is rewritten before it is compiled. It counts its own work: a loop in a local
 //! variable, a function that could run long in a global one. Where the count runs out, the appended function `tick`
 //! asks to grow a table by more than any table can have. wasmtime puts that question to the store's limiter, which
-//! may wait; there the host looks at the clock, lets other work pass, and says no ([`TICK_GROWTH`]). Nothing is
+//! may wait; there the host looks at the clock, lets other work pass, and says no (`TICK_GROWTH`). Nothing is
 //! renumbered, and nothing that the guest can see changes.
 //!
 //! ```text
