@@ -30,7 +30,8 @@ pub struct CompileChild {
     pub memory: ByteSize,
     /// Processor time of all its threads together (`RLIMIT_CPU`), in whole seconds. Default: 2 minutes.
     pub cpu: Duration,
-    /// How long it may take, whatever else the host does. Default: 10 minutes.
+    /// How long it may take. A backstop for a child that hangs: at its low priority, a busy host lets a healthy one
+    /// wait for long. Default: 1 hour.
     pub wall: Duration,
     /// Most bytes of compiled code (`RLIMIT_FSIZE`). Default: 1 GiB.
     pub code: ByteSize,
@@ -53,7 +54,7 @@ impl CompileChild {
             arguments: Vec::new(),
             memory: ByteSize::mib(2048),
             cpu: Duration::from_secs(120),
-            wall: Duration::from_secs(600),
+            wall: Duration::from_secs(3600),
             code: ByteSize::mib(1024),
         }
     }

@@ -142,17 +142,24 @@ pub enum CompileError {
         /// What there is.
         limit: String,
     },
-    /// It takes too long.
+    /// It takes too much processor time.
     #[error(
-        "compile {digest}: it took more than the {limit:?} of {what} that it may; it is tried again in ten minutes"
+        "compile {digest}: it took more than the {limit:?} of processor time that it may; it is tried again in ten \
+         minutes"
     )]
     TooSlow {
         /// The component.
         digest: Digest,
         /// The limit.
         limit: Duration,
-        /// Of what: `time` or `processor time`.
-        what: &'static str,
+    },
+    /// It was not done in time, without having used up its processor time.
+    #[error("compile {digest}: it was not done after {limit:?}; the host may be too busy")]
+    TimedOut {
+        /// The component.
+        digest: Digest,
+        /// The limit.
+        limit: Duration,
     },
     /// It takes too much memory.
     #[error(
@@ -209,7 +216,10 @@ pub enum CompileError {
 impl CompileError {
     /// Whether another try would most likely end in the same way.
     pub(crate) const fn is_of_component(&self) -> bool {
-        !matches!(self, Self::Crashed { .. } | Self::Process { .. } | Self::Stopped { .. })
+        !matches!(
+            self,
+            Self::TimedOut { .. } | Self::Crashed { .. } | Self::Process { .. } | Self::Stopped { .. }
+        )
     }
 }
 

@@ -107,7 +107,7 @@ fn limits(
 }
 
 /// How long compiling may take at most, for each second of processor time: other work may be in its way.
-const WALL_PER_CPU: u32 = 5;
+const WALL_PER_CPU: u32 = 30;
 
 /// Components are compiled by this same program, each in a process of its own.
 fn compiling(cpu_seconds: Option<u64>, memory_mb: Option<u64>) -> Compiling {

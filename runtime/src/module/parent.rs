@@ -41,7 +41,7 @@ pub(super) fn code_from_child(
     match status {
         Watched::Ended(status) if status.success() => streams.code(settings, digest),
         Watched::Ended(status) => Err(cause(settings, digest, status, reason)),
-        Watched::TooLong => Err(CompileError::TooSlow { digest, limit: settings.wall, what: "time" }),
+        Watched::TooLong => Err(CompileError::TimedOut { digest, limit: settings.wall }),
         Watched::Cancelled => Err(CompileError::Stopped { digest }),
     }
 }
@@ -168,7 +168,7 @@ fn cause(settings: &CompileChild, digest: Digest, status: ExitStatus, reason: St
     let is = |wanted: Signal| signal == Some(wanted.as_raw());
     let no_memory = reason.contains("memory allocation of") || reason.contains("Cannot allocate memory");
     if is(Signal::XCPU) {
-        return CompileError::TooSlow { digest, limit: settings.cpu, what: "processor time" };
+        return CompileError::TooSlow { digest, limit: settings.cpu };
     }
     if is(Signal::XFSZ) {
         return CompileError::CodeTooLarge { digest, limit: settings.code };

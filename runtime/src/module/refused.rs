@@ -52,7 +52,9 @@ mod tests {
         let refused = Refused::default();
         let (bomb, other) = (Digest::of(b"bomb"), Digest::of(b"other"));
         let now = Instant::now();
-        let slow = CompileError::TooSlow { digest: bomb, limit: HOLDS, what: "time" };
+        let slow = CompileError::TooSlow { digest: bomb, limit: HOLDS };
+        let starved = CompileError::TimedOut { digest: other, limit: HOLDS };
+        refused.note(other, &starved, now);
         refused.note(bomb, &slow, now);
         refused.note(other, &CompileError::Stopped { digest: other }, now);
         assert_eq!(refused.get(bomb, now), Some(slow));
