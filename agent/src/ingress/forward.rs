@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, HeaderValue, TE, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
 use http_body::Body as _;
@@ -89,6 +89,8 @@ impl Forward {
             headers.insert(HOST, value);
         }
         headers.insert(HOP, self.from.clone());
+        // Trailers are taken here, whatever the client takes: the owner sends none unasked.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
         if !has_no_body && !headers.contains_key(CONTENT_LENGTH) {
             // hyper takes it for granted that a GET has no body, and would drop this one.
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

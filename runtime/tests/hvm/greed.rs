@@ -11,7 +11,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hvm_runtime::{RequestBody, RequestError, Trap};
 use hvm_types::{ByteSize, Period};
 
-use super::bed::{Bed, first, request};
+use super::bed::{Answer, Bed, first, request};
 
 /// Memory of the partitions here.
 const LIMIT_MB: u32 = 16;
@@ -50,8 +50,9 @@ async fn hoard(bed: &Bed) {
                 Err(RequestError::Trapped { trap }) => {
                     assert_eq!(trap, Trap::Memory { limit: LIMIT }, "{what}")
                 }
-                // It waits for readers of its bodies, which there are none of.
+                // It waits for readers of its bodies, which there are none of: there is no room for its answer.
                 Err(RequestError::Deadline { .. }) => assert_eq!(what, "bodies"),
+                Ok(Answer { body: Err(RequestError::Deadline { .. }), .. }) => assert_eq!(what, "bodies"),
                 other => panic!("{method} {what}: {other:?}"),
             }
             assert!(memory(bed) <= LIMIT, "{what}: {}", memory(bed));
