@@ -135,12 +135,13 @@ fn workerd(programs: &Programs, work: &Path) -> Result<Contestant, LoadError> {
     Ok(Contestant { name: WORKERD, make: Box::new(make), log: log(work, WORKERD) })
 }
 
-/// A deployment of `hello`: so many copies (`replicas: n` or `partitions: n`), each with so much memory in MB.
+/// A deployment of `hello`: so many copies (`replicas: n` or `partitions: n`), each with so much memory in MB and no cap
+/// on its processor time.
 pub(crate) fn deployment(copies: &str, instance: &str, memory: u32, key: &str) -> String {
     format!(
         "deployment: bench\nimage: hello.aimg\njobs:\n- name: hello\n  groups:\n  - name: web\n    {copies}\n    \
          tasks:\n    - name: web\n      driver: app-partition\n      config: {{ package: web }}\n      \
-         instance: {instance}\n      resources: {{ cpu: 1, memory: {memory} }}\n\
+         instance: {instance}\n      resources: {{ memory: {memory} }}\n\
          routes:\n- {{ match: {{ prefix: / }}, group: web{key} }}\n"
     )
 }
