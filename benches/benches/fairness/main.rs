@@ -2,7 +2,7 @@
 //! those it has alone, for each misbehaviour, in the same run.
 //!
 //! The worst case on purpose: a host with one worker, which both share. Requests to the neighbour come at a fixed rate
-//! whatever becomes of those before, and are timed from when they should have come.
+//! whatever becomes of those before.
 #![allow(clippy::expect_used, reason = "a bench that can't go on says so and ends")]
 
 mod misbehaviour;
