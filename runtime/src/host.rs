@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
+use rustc_hash::FxHashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
 use crate::changes::ChangeList;
+use crate::guest::Disposal;
 use crate::histogram::{DurationHistogram, Durations};
 use crate::memory::HostMemory;
 use crate::module::Compiler;
-use crate::observed::Observed;
+use crate::observed::{Arriving, Observed};
 use crate::state::StateEngine;
 use crate::worker::{Local, WorkerHandle, process_cpu};
 use crate::{HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince};
@@ -31,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) compiler: Arc<Compiler>,
     pub(crate) state: Arc<dyn StateEngine>,
     pub(crate) memory: Arc<HostMemory>,
+    pub(crate) disposal: Disposal,
     pub(crate) workers: OnceLock<Vec<WorkerHandle>>,
     pub(crate) changes: Arc<ChangeList>,
     slots: Arc<Semaphore>,
@@ -38,6 +41,8 @@ pub(crate) struct Host {
     waiting_for_slots: AtomicUsize,
     pub(crate) preparations: DurationHistogram,
     registry: Mutex<Registry>,
+    /// The same partitions, to find one in passing.
+    open: RwLock<FxHashMap<ReplicaId, Arc<Observed>>>,
 }
 
 /// The partitions as they can be seen, and what those used that are gone.
@@ -83,12 +88,14 @@ impl Host {
     ) -> Self {
         Self {
             memory: HostMemory::new(config.memory),
+            disposal: Disposal::default(),
             slots: Arc::new(Semaphore::new(config.max_instances as usize)),
             waiting_for_slots: AtomicUsize::new(0),
             preparations: DurationHistogram::default(),
             workers: OnceLock::new(),
             changes: Arc::default(),
             registry: Mutex::default(),
+            open: RwLock::default(),
             compiler: Arc::new(compiler),
             config,
             engine,
@@ -210,11 +217,21 @@ impl Host {
         }
     }
 
+    /// Lets a request set out for a partition's worker, unless it would be refused there.
+    pub(crate) fn set_out(&self, id: &ReplicaId) -> Result<Option<Arriving>, RequestError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(id).cloned().map(Arriving::set_out).transpose()
+    }
+
     pub(crate) fn register(&self, observed: &Arc<Observed>) {
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        open.insert(observed.id.clone(), Arc::clone(observed));
+        drop(open);
         self.registry().partitions.insert(observed.id.clone(), Arc::clone(observed));
     }
 
     pub(crate) fn unregister(&self, observed: &Observed) {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&observed.id);
         let mut registry = self.registry();
         if registry.partitions.remove(&observed.id).is_some() {
             let room = registry.closed_undrained.len() < MAX_CLOSED_UNDRAINED;

@@ -160,12 +160,15 @@ impl Hvm {
             }
             Ok(Started::Waits(receiver)) => receiver,
             Err(call) => {
+                let arriving = self.0.host.set_out(id)?;
                 let (sender, receiver) = oneshot::channel();
                 let id = id.clone();
                 let worker = self.worker_of(&id);
-                let order =
-                    Box::new(move |local: &Rc<Local>| partition::call_from_afar(local, &id, call, sender));
-                worker.order(order).await.map_err(|_| RequestError::Stopped)?;
+                let order = move |local: &Rc<Local>| {
+                    drop(arriving);
+                    partition::call_from_afar(local, &id, call, sender);
+                };
+                worker.order(Box::new(order)).await.map_err(|_| RequestError::Stopped)?;
                 receiver
             }
         };
@@ -201,11 +204,13 @@ impl Hvm {
             partition::accept(&local, id, request, reply, Start::Here);
             return Ok(());
         }
+        let arriving = self.0.host.set_out(id)?;
         let id = id.clone();
-        self.worker(index)
-            .order(Box::new(move |local| partition::accept(local, &id, request, reply, Start::AsTask)))
-            .await
-            .map_err(|_| RequestError::Stopped)
+        let order = move |local: &Rc<Local>| {
+            drop(arriving);
+            partition::accept(local, &id, request, reply, Start::AsTask);
+        };
+        self.worker(index).order(Box::new(order)).await.map_err(|_| RequestError::Stopped)
     }
 
     /// Whether this thread is the worker that a partition is pinned to: then a request to it is not handed over.

@@ -1,18 +1,19 @@
 //! Who holds how much memory: the account of one version of a partition, the sum of the host, and the limiter
 //! that every instance is bound to.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use hvm_types::ByteSize;
+use tokio::sync::Notify;
 use wasmtime::ResourceLimiterAsync;
 
 use crate::Trap;
-use crate::interrupt::{TICK_GROWTH, Turn};
+use crate::interrupt::TICK_GROWTH;
 use crate::meter::MeterCell;
-use crate::worker::Local;
+use crate::worker::{Local, give_way_in_time};
 
 /// Bytes of one element of a table: a pointer.
 const TABLE_ELEMENT_BYTES: u64 = 8;
@@ -28,11 +29,37 @@ pub(crate) const MAX_MEMORIES: u32 = 4;
 pub(crate) struct HostMemory {
     limit: u64,
     used: AtomicU64,
+    /// Large instances that are going.
+    leaving: AtomicU32,
+    left: Notify,
+}
+
+/// A large instance goes until this is dropped: its memory is still held, and soon free.
+#[derive(Debug)]
+pub(crate) struct Leaves(Arc<HostMemory>);
+
+impl Leaves {
+    pub(crate) fn begin(memory: &Arc<HostMemory>) -> Self {
+        memory.leaving.fetch_add(1, Relaxed);
+        Self(Arc::clone(memory))
+    }
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.leaving.fetch_sub(1, Relaxed);
+        self.0.left.notify_waiters();
+    }
 }
 
 impl HostMemory {
     pub(crate) fn new(limit: ByteSize) -> Arc<Self> {
-        Arc::new(Self { limit: limit.0, used: AtomicU64::new(0) })
+        Arc::new(Self {
+            limit: limit.0,
+            used: AtomicU64::new(0),
+            leaving: AtomicU32::new(0),
+            left: Notify::new(),
+        })
     }
 
     /// What they hold now.
@@ -86,6 +113,23 @@ impl MemoryAccount {
         self.accrue(&mut ledger);
         ledger.bytes += bytes;
         Ok(())
+    }
+
+    /// Waits until so many bytes are free, or until no large instance is going that would make room.
+    pub(crate) async fn room_from_leaving(&self, bytes: u64) {
+        loop {
+            let left = self.host.left.notified();
+            if self.host.leaving.load(Relaxed) == 0 || self.has_room(bytes) {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let held = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+        let of_host = self.host.used.load(Relaxed);
+        held.saturating_add(bytes) <= self.limit && of_host.saturating_add(bytes) <= self.host.limit
     }
 
     /// Takes bytes. Idle instances are only a cache: where there is no room, they make it, unless whoever asks would
@@ -147,12 +191,11 @@ pub(crate) struct Limiter {
     account: Arc<MemoryAccount>,
     held: u64,
     denied: Option<Trap>,
-    turn: Turn,
 }
 
 impl Limiter {
     pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
-        Self { account, held: 0, denied: None, turn: Turn::begin(Instant::now()) }
+        Self { account, held: 0, denied: None }
     }
 
     /// Takes bytes that the host holds for the guest.
@@ -160,6 +203,11 @@ impl Limiter {
         self.account.hold_making_room(bytes, self.held)?;
         self.held += bytes;
         Ok(())
+    }
+
+    /// What is held for the instance.
+    pub(crate) const fn held(&self) -> u64 {
+        self.held
     }
 
     /// The account that the instance's memory is in.
@@ -187,9 +235,8 @@ impl Limiter {
     }
 
     /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
-    pub(crate) fn begin_request(&mut self, now: Instant) {
+    pub(crate) fn begin_request(&mut self) {
         self.denied = None;
-        self.turn = Turn::begin(now);
     }
 
     fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {
@@ -262,7 +309,11 @@ impl ResourceLimiterAsync for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.grow((desired - current) as u64, maximum.is_none_or(|maximum| desired <= maximum)))
+        let (bytes, fits) = ((desired - current) as u64, maximum.is_none_or(|maximum| desired <= maximum));
+        if fits {
+            self.account.room_from_leaving(bytes).await;
+        }
+        Ok(self.grow(bytes, fits))
     }
 
     /// Also the place where a running guest gives way: see [`crate::interrupt`].
@@ -273,7 +324,7 @@ impl ResourceLimiterAsync for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired - current == TICK_GROWTH as usize {
-            self.turn.tick().await;
+            give_way_in_time().await;
             return Ok(false);
         }
         let bytes = (desired - current) as u64 * TABLE_ELEMENT_BYTES;

@@ -23,6 +23,10 @@ pub(crate) struct Observed {
     pub(crate) meter: Arc<MeterCell>,
     instances: AtomicU32,
     pub(crate) waiting: AtomicU32,
+    /// Requests on their way from other threads.
+    arriving: AtomicU32,
+    /// How many may wait.
+    mailbox: AtomicU32,
     pub(crate) throttled: Arc<AtomicU32>,
     /// How long requests took, of all copies of the group together.
     pub(crate) latency: Arc<DurationHistogram>,
@@ -103,6 +107,8 @@ impl Observed {
             meter: MeterCell::starting_at(used_before),
             instances: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
+            arriving: AtomicU32::new(0),
+            mailbox: AtomicU32::new(u32::MAX),
             throttled: Arc::default(),
             latency,
             waiting_bytes: AtomicU64::new(0),
@@ -172,7 +178,14 @@ impl Observed {
         self.visible_state()
     }
 
-    pub(crate) fn set_version(&self, epoch: Epoch, generation: Generation, account: &Arc<MemoryAccount>) {
+    pub(crate) fn set_version(
+        &self,
+        epoch: Epoch,
+        generation: Generation,
+        mailbox: u32,
+        account: &Arc<MemoryAccount>,
+    ) {
+        self.mailbox.store(mailbox, Relaxed);
         self.epoch.store(epoch.0, Relaxed);
         self.generation.store(generation.0, Relaxed);
         let mut accounts = lock(&self.accounts);
@@ -266,8 +279,58 @@ impl Observed {
     }
 }
 
+/// So many may wait and arrive together, however small the mailbox is: by the time they arrive, others may have begun to
+/// run.
+const LEAST_ARRIVING: u32 = 32;
+
+/// A request on its way from another thread, which its partition's worker has not seen yet.
+pub(crate) struct Arriving(Arc<Observed>);
+
+impl Arriving {
+    /// Sets out, or is refused where clearly more wait and arrive than may wait. So a flood costs its partition's worker
+    /// nothing: the thread that asks refuses it. Of what arrives, the worker decides.
+    pub(crate) fn set_out(observed: Arc<Observed>) -> Result<Self, RequestError> {
+        let limit = observed.mailbox.load(Relaxed);
+        let arriving = observed.arriving.fetch_add(1, Relaxed);
+        let this = Self(observed);
+        if arriving.saturating_add(this.0.waiting.load(Relaxed)) >= limit.max(LEAST_ARRIVING) {
+            let error = RequestError::MailboxFull { id: this.0.id.clone(), limit };
+            this.0.meter.count(error.outcome());
+            return Err(error);
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.arriving.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Drop for DoingGuard {
     fn drop(&mut self) {
         lock(&self.observed.doing)[self.place] = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_not_fit_the_mailbox_does_not_set_out() {
+        let id: ReplicaId = "d/g/0".parse().expect("a valid id");
+        let observed =
+            Observed::new(id, Epoch(1), Generation(1), &Meter::default(), &Arc::default(), Arc::default());
+        observed.mailbox.store(50, Relaxed);
+        observed.waiting.store(30, Relaxed);
+        let set_out = || Arriving::set_out(Arc::clone(&observed));
+        let mut arriving: Vec<_> = (0..20).map(|_| set_out().expect("room")).collect();
+        let refused = set_out().err();
+        assert!(matches!(refused, Some(RequestError::MailboxFull { limit: 50, .. })), "{refused:?}");
+        assert_eq!(observed.meter.read().refused, 1);
+        arriving.pop();
+        assert!(set_out().is_ok(), "one has arrived since");
     }
 }

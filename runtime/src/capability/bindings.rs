@@ -8,6 +8,7 @@ wasmtime::component::bindgen!({
     imports: {
         "wasi:keyvalue/store.[method]bucket.list-keys": async | trappable,
         "wasi:keyvalue/batch.get-many": async | trappable,
+        "wasi:logging/logging.log": async | trappable,
         default: trappable,
     },
     with: {

@@ -7,7 +7,6 @@
 //! 4 MiB of values in one batch.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
@@ -17,6 +16,7 @@ use super::listing;
 use crate::memory::{Charge, Limiter};
 use crate::progress::{Progress, Step};
 use crate::state::{PartitionState, ReadError, Snapshot, WriteSet};
+use crate::worker::give_way_in_time;
 
 /// Longest key in bytes.
 const MAX_KEY_BYTES: usize = 1 << 10;
@@ -28,8 +28,6 @@ const MAX_REQUEST_BYTES: usize = 16 << 20;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 /// Most keys of one batch.
 const MAX_BATCH_KEYS: usize = 1_000;
-/// How long a batch reads before it gives way to the worker's other work.
-const TURN: Duration = Duration::from_micros(200);
 /// What a write costs in memory beside its key and value.
 const WRITE_OVERHEAD_BYTES: u64 = 128;
 
@@ -321,7 +319,6 @@ impl batch::Host for KeyvalueView<'_> {
         let mut values = Vec::with_capacity(keys.len());
         let mut bytes = 0;
         let mut held = Charge::none(Arc::clone(self.limiter.account()));
-        let mut began = Instant::now();
         for key in keys {
             let value = self.read(&bucket, &key)?;
             let length = value.as_ref().map_or(0, Bytes::len);
@@ -332,10 +329,7 @@ impl batch::Host for KeyvalueView<'_> {
             held.add(length as u64).map_err(|denied| KeyvalueError::Other(denied.to_string()))?;
             values.push(value.map(|value| (key, Vec::from(value))));
             // Each may come from the disk.
-            if began.elapsed() > TURN {
-                tokio::task::yield_now().await;
-                began = Instant::now();
-            }
+            give_way_in_time().await;
         }
         Ok(values)
     }

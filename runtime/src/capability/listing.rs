@@ -9,6 +9,7 @@ use std::iter::Peekable;
 use bytes::Bytes;
 
 use crate::state::{MAX_PAGE_KEYS, ReadError, Snapshot};
+use crate::worker::give_way;
 
 /// The writes to one bucket; `None` deletes.
 type Writes = BTreeMap<String, Option<Bytes>>;
@@ -46,13 +47,13 @@ pub(super) async fn page(
             position += 1;
             // A command may have written hundreds of thousands of keys.
             if position.is_multiple_of(MAX_PAGE_KEYS as u64) {
-                tokio::task::yield_now().await;
+                give_way().await;
             }
         }
         if cursor.is_none() {
             return Ok(Page { keys, next: None });
         }
-        tokio::task::yield_now().await;
+        give_way().await;
     }
 }
 

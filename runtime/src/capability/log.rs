@@ -46,6 +46,16 @@ impl PartitionLog {
         true
     }
 
+    /// Whether a line would pass now. Where none would, whoever has many to write need not make them: they are counted.
+    pub(crate) fn has_room(&self, lines: u64, now: Instant) -> bool {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_room = rate.lines < LINES_PER_SECOND || now.duration_since(rate.window_began) >= WINDOW;
+        if !has_room {
+            rate.dropped += lines;
+        }
+        has_room
+    }
+
     /// Counts lines that came too late.
     pub(crate) fn drop_lines(&self, lines: u64) {
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).dropped += lines;
@@ -120,7 +130,9 @@ mod tests {
         }
         assert_eq!(log.admit(start), (false, 0));
         assert_eq!(log.admit(start), (false, 0));
-        assert_eq!(log.admit(start + WINDOW), (true, 2));
+        assert!(!log.has_room(5, start), "the second is full");
+        assert_eq!(log.admit(start + WINDOW), (true, 7));
+        assert!(log.has_room(5, start + WINDOW), "another second has begun");
     }
 
     #[test]

@@ -99,11 +99,16 @@ impl Instance {
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>, now: Instant) {
+    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>) {
         let state = self.store.data_mut();
-        state.limiter.begin_request(now);
+        state.limiter.begin_request();
         state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
+    }
+
+    /// What is charged for it.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.store.data().limiter.held()
     }
 
     /// The request has ended, well or not; returns what it did to the state.

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod call;
+mod handle;
 mod handles;
 mod instance;
 mod linker;
@@ -11,6 +12,7 @@ mod typed;
 mod unsent;
 
 pub(crate) use call::{answer_whole, stream_answer};
+pub(crate) use handle::{Disposal, InstanceHandle};
 pub(crate) use instance::Instance;
 pub(crate) use linker::linker;
 pub(crate) use outgoing::{Outgoing, OutgoingPolicy};

@@ -128,6 +128,11 @@ impl GuestState {
     /// the names that its component holds.
     pub(super) fn log_trap(&self, error: &wasmtime::Error, trap: &Trap) {
         let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return };
+        // A guest that traps all the time is not to cost its host a text each time.
+        let lines = 1 + trace.frames().len().min(MAX_FRAMES) as u64;
+        if !self.log.has_room(lines, std::time::Instant::now()) {
+            return;
+        }
         let request = self.outgoing.progress().map_or_else(|| "its start".to_owned(), ToString::to_string);
         self.log.host(LogLevel::Error, &format!("{request} stopped at: {trap}"));
         // The first line of it says that it is one.

@@ -6,7 +6,7 @@ use wasm_encoder::{BlockType, InstructionSink, ValType};
 use wasmparser::Operator;
 
 use super::append::{Appended, variables};
-use super::price::{BYTES_PER_CHARGE_LOG2, MOST_ELEMENTS, PIECE_BYTES, SHORT_BYTES};
+use super::price::{BYTES_PER_CHARGE_LOG2, FILLED_PER_CHARGE_LOG2, MOST_ELEMENTS, PIECE_BYTES, SHORT_BYTES};
 use super::survey::Survey;
 
 /// Bytes of a page of memory, as a power of two.
@@ -165,10 +165,18 @@ impl Pieces<'_> {
         self.charge_and_do();
     }
 
+    fn bytes_per_charge_log2(&self) -> i32 {
+        match self.bulk {
+            Bulk::Fill { .. } => FILLED_PER_CHARGE_LOG2,
+            _ => BYTES_PER_CHARGE_LOG2,
+        }
+    }
+
     /// Does piece by piece until one or less is left.
     fn pieces(&mut self, piece: impl Fn(&mut Self)) {
         self.code.loop_(BlockType::Empty);
-        self.code.i32_const(PIECE_BYTES >> BYTES_PER_CHARGE_LOG2).local_set(CHARGE);
+        let charge = PIECE_BYTES >> self.bytes_per_charge_log2();
+        self.code.i32_const(charge).local_set(CHARGE);
         self.appended.take(CHARGE, &mut self.code);
         piece(self);
         self.longer_than(PIECE_BYTES);
@@ -232,7 +240,8 @@ impl Pieces<'_> {
         if self.bulk.length() == ValType::I64 {
             self.code.i32_wrap_i64();
         }
-        self.code.i32_const(BYTES_PER_CHARGE_LOG2).i32_shr_u().local_set(CHARGE);
+        let bytes_per_charge_log2 = self.bytes_per_charge_log2();
+        self.code.i32_const(bytes_per_charge_log2).i32_shr_u().local_set(CHARGE);
         self.appended.take(CHARGE, &mut self.code);
         self.whole();
     }

@@ -28,10 +28,8 @@ mod rewrite;
 mod survey;
 #[cfg(test)]
 mod tests;
-mod turn;
 mod ways;
 
 pub use component::interruptible;
 pub use error::InterruptibleError;
 pub(crate) use price::{TICK_GROWTH, VERSION};
-pub(crate) use turn::Turn;

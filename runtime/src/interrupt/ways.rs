@@ -142,6 +142,7 @@ impl Walk<'_> {
                 0
             }
             Some(Some(work)) => *work,
+            None if callee.is_some() => price::IMPORT,
             None => UNCOUNTED_WORK_OF_UNKNOWN,
         };
         self.spend(price::add(price::CALL, work));

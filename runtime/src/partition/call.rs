@@ -21,7 +21,7 @@ use super::accept::{Admitted, Start, find};
 use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
-use crate::guest::{Answered, Instance};
+use crate::guest::{Answered, InstanceHandle};
 use crate::observed::{DoingGuard, Topic};
 use crate::progress::{Progress, Step};
 use crate::worker::Local;
@@ -38,7 +38,7 @@ pub(crate) enum Started {
 }
 
 /// What a guest made of a call, and its instance where it may serve on.
-type Ended = Result<(Answered, Box<Instance>), RequestError>;
+type Ended = Result<(Answered, InstanceHandle), RequestError>;
 
 /// Begins a call, or answers at once why not.
 pub(crate) fn call(local: &Rc<Local>, id: &ReplicaId, call: Call) -> Started {
@@ -111,6 +111,7 @@ impl Partition {
         let doing = self.observed.begin(topic, None, Step::Guest, began);
         let turn = Rc::clone(self).call_in_turn(Arc::clone(&doing), Rc::clone(&version), call, began);
         let mut running = Box::pin(turn);
+        crate::worker::poll_begins(began);
         let first = {
             let mut context = Context::from_waker(Waker::noop());
             let poll = AssertUnwindSafe(|| running.as_mut().poll(&mut context));
@@ -118,7 +119,7 @@ impl Partition {
         };
         let now = Instant::now();
         let took = now - began;
-        self.slices.charge(&self.cpu, took);
+        self.slices.charge(&self.cpu, took, now);
         match first {
             Poll::Ready(ended) => {
                 drop(running);
@@ -146,7 +147,7 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        let running = self.call_in_guest(&progress, &version, &call, began, deadline.into());
+        let running = self.call_in_guest(&progress, &version, &call, deadline.into());
         self.cpu.throttled(Some(&progress), running).await
     }
 
@@ -183,7 +184,7 @@ impl Partition {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            let running = self.call_in_guest(&doing, &version, &call, began, deadline);
+            let running = self.call_in_guest(&doing, &version, &call, deadline);
             self.cpu.throttled(Some(&doing), running).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
@@ -216,13 +217,12 @@ impl Partition {
         progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
-        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress, began);
+        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         let answered = answered?;

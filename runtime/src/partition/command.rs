@@ -20,13 +20,13 @@ use super::version::{Pool, Version};
 use super::{Partition, idempotency};
 use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
-use crate::guest::{Instance, answer_whole};
+use crate::guest::{InstanceHandle, answer_whole};
 use crate::progress::{Progress, Step};
 use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
 
 /// What a guest made of a command.
 struct Outcome {
-    instance: Box<Instance>,
+    instance: InstanceHandle,
     answer: Answer,
     effects: Effects,
 }
@@ -126,7 +126,7 @@ impl Partition {
     ) -> Result<Outcome, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Command, until).await?;
-        instance.begin(Access::Command, progress, Instant::now());
+        instance.begin(Access::Command, progress);
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));

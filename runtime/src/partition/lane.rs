@@ -84,6 +84,11 @@ impl<W> Lane<W> {
 }
 
 impl<W> Turn<'_, W> {
+    /// Whether nothing waits behind the work that was taken.
+    pub(super) fn is_last(&self) -> bool {
+        self.0.waiting.borrow().is_empty()
+    }
+
     /// The next work. After `None` the turn must be dropped before anything is awaited.
     pub(super) fn next(&self) -> Option<W> {
         if self.0.halted.get() {

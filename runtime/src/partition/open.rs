@@ -48,14 +48,14 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
     let log = PartitionLog::new(id.clone(), Arc::clone(&host.config.log));
     let (stateful, epoch, generation) = (spec.stateful, spec.epoch, spec.generation);
     let version = Version::new(&host, &observed, &log, spec, egress, state);
-    observed.set_version(epoch, generation, &version.memory);
+    observed.set_version(epoch, generation, version.spec.resources.mailbox, &version.memory);
     if let Some(state) = &version.state {
         let sequence = state.sequence().map_err(|error| read_failed(&id, &error))?;
         observed.set_committed(sequence, state.stored_bytes().ok());
     }
     host.register(&observed);
     let rate = host.config.cpu_rate(version.spec.resources.cpu);
-    let cpu = CpuAccount::new(&observed.meter, &observed.throttled, rate);
+    let cpu = CpuAccount::new(&observed.meter, &observed.throttled, rate, &local.turns);
     let warmed = local.slices.metered(&cpu, version.warm(&host, &observed)).await;
     if let Err(error) = warmed {
         host.unregister(&observed);

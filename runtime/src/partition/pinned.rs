@@ -19,7 +19,7 @@ use crate::capability::PartitionLog;
 use crate::host::Host;
 use crate::observed::Observed;
 use crate::state::ReadError;
-use crate::worker::{CpuAccount, Slices};
+use crate::worker::{CpuAccount, Slices, give_way_in_time};
 
 /// A partition or stateless replica that takes requests.
 pub(crate) struct Partition {
@@ -62,6 +62,10 @@ impl Partition {
             let done = AssertUnwindSafe(self.work(work)).catch_unwind().await;
             if done.is_err() {
                 self.log.host(LogLevel::Error, "the host failed in this request; see the host's own log");
+            }
+            // Requests that never wait would all be worked off in one poll.
+            if !turn.is_last() {
+                give_way_in_time().await;
             }
         }
     }

@@ -20,7 +20,7 @@ use super::Partition;
 use super::job::{Asked, Job, JobBody, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
-use crate::guest::{Instance, stream_answer};
+use crate::guest::{InstanceHandle, stream_answer};
 use crate::meter::MeterCell;
 use crate::progress::{Progress, Step};
 use crate::stream::{self, AnswerEnd};
@@ -116,11 +116,11 @@ impl Partition {
         body: JobBody,
         asker: &Asker,
         deadline: Instant,
-    ) -> Result<Box<Instance>, RequestError> {
+    ) -> Result<InstanceHandle, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, std::time::Instant::now());
+        instance.begin(access, progress);
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {

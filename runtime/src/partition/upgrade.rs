@@ -119,7 +119,7 @@ impl Partition {
 
     fn install(&self, version: Rc<Version>) {
         let (epoch, generation) = (version.spec.epoch, version.spec.generation);
-        self.observed.set_version(epoch, generation, &version.memory);
+        self.observed.set_version(epoch, generation, version.spec.resources.mailbox, &version.memory);
         self.cpu.set_rate(self.host.config.cpu_rate(version.spec.resources.cpu));
         self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
         self.log.host(LogLevel::Info, &format!("generation {} took over", version.spec.generation));

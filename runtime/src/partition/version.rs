@@ -10,7 +10,7 @@ use hvm_types::{ByteSize, InstancePolicy};
 
 use crate::capability::PartitionLog;
 use crate::egress::EgressPolicy;
-use crate::guest::{GuestSettings, Instance, OutgoingPolicy};
+use crate::guest::{GuestSettings, Instance, InstanceHandle, OutgoingPolicy};
 use crate::host::Host;
 use crate::memory::{Charge, MemoryAccount};
 use crate::observed::Observed;
@@ -21,6 +21,9 @@ use crate::{OpenError, PartitionSpec, RequestError};
 
 /// Longest deadline: what is longer would keep an upgrade waiting for days.
 const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Room in the account that an instance needs before its guest's own memory.
+const START_BYTES: u64 = 128 << 10;
 
 /// One version of a partition.
 pub(crate) struct Version {
@@ -36,9 +39,8 @@ pub(crate) struct Version {
     is_listed: Cell<bool>,
 }
 
-/// Instances that wait for a request, the one used last at the back. Boxed, because each request moves one out and back
-/// in.
-type Idle = RefCell<VecDeque<Box<Instance>>>;
+/// Instances that wait for a request, the one used last at the back.
+type Idle = RefCell<VecDeque<InstanceHandle>>;
 
 /// Which instances a request may use. Queries have their own: what a query leaves in a guest's memory never
 /// reaches a command.
@@ -123,7 +125,7 @@ impl Version {
         progress: &Progress,
         pool: Pool,
         until: tokio::time::Instant,
-    ) -> Result<Box<Instance>, RequestError> {
+    ) -> Result<InstanceHandle, RequestError> {
         let idle = self.idle(pool).borrow_mut().pop_back();
         if let Some(instance) = idle {
             return Ok(instance);
@@ -138,13 +140,14 @@ impl Version {
         observed: &Arc<Observed>,
         progress: &Progress,
         until: tokio::time::Instant,
-    ) -> Result<Box<Instance>, RequestError> {
+    ) -> Result<InstanceHandle, RequestError> {
         progress.set(Step::Place);
         let slot = host.slot(self.spec.module.permits(), until).await?;
         progress.set(Step::Start);
+        self.memory.room_from_leaving(START_BYTES).await;
         let started = Instance::new(&self.spec.module, &self.settings, slot, observed).await;
         progress.set(Step::Guest);
-        started.map(Box::new).map_err(|error| RequestError::Trapped { trap: error.trap })
+        started.map(InstanceHandle::new).map_err(|error| RequestError::Trapped { trap: error.trap })
     }
 
     /// Gives an instance back after a request that went well and ended at `now`.
@@ -152,7 +155,7 @@ impl Version {
         self: &Rc<Self>,
         host: &Host,
         pool: Pool,
-        mut instance: Box<Instance>,
+        mut instance: InstanceHandle,
         now: Instant,
     ) {
         let keep = self.spec.instance == InstancePolicy::Reuse
@@ -185,7 +188,7 @@ impl Version {
             .map_err(|_| failed("its start takes longer than `deadline`".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;
         let pool = if self.spec.stateful { Pool::Command } else { Pool::Query };
-        self.check_in(host, pool, Box::new(instance), Instant::now());
+        self.check_in(host, pool, InstanceHandle::new(instance), Instant::now());
         Ok(())
     }
 
@@ -194,20 +197,21 @@ impl Version {
         [&self.command, &self.queries].into_iter().filter_map(longest).min()
     }
 
-    /// Drops the longest-idle instance. False where none is idle.
-    pub(crate) fn drop_longest_idle(&self) -> bool {
+    /// Takes the longest-idle instance, to drop it.
+    pub(crate) fn take_longest_idle(&self) -> Option<InstanceHandle> {
         let idle = match (longest(&self.command), longest(&self.queries)) {
             (Some(command), Some(query)) if query < command => &self.queries,
             (None, _) => &self.queries,
             _ => &self.command,
         };
-        let dropped = idle.borrow_mut().pop_front();
-        dropped.is_some()
+        idle.borrow_mut().pop_front()
     }
 
     /// Drops all idle instances.
     pub(super) fn drop_idle(&self) {
-        while self.drop_longest_idle() {}
+        while let Some(idle) = self.take_longest_idle() {
+            drop(idle);
+        }
     }
 
     /// Takes note that the worker's order of idle versions has no entry of it any more.

@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::quota::{Admission, CpuQuota, CpuRate};
+use super::standing::Standing;
+use super::turns::{Taking, Turns};
 use crate::meter::MeterCell;
 use crate::progress::{During, Progress, Step};
 
@@ -19,6 +21,8 @@ use crate::progress::{During, Progress, Step};
 pub(crate) struct CpuAccount {
     meter: Arc<MeterCell>,
     quota: CpuQuota,
+    standing: Rc<Standing>,
+    turns: Rc<Turns>,
     /// Time on the worker since the slice began, not yet turned into processor time.
     slice: Cell<Duration>,
     /// Requests that wait for the quota, for others to see.
@@ -26,10 +30,18 @@ pub(crate) struct CpuAccount {
 }
 
 impl CpuAccount {
-    pub(crate) fn new(meter: &Arc<MeterCell>, throttled: &Arc<AtomicU32>, rate: Option<CpuRate>) -> Rc<Self> {
+    pub(crate) fn new(
+        meter: &Arc<MeterCell>,
+        throttled: &Arc<AtomicU32>,
+        rate: Option<CpuRate>,
+        turns: &Rc<Turns>,
+    ) -> Rc<Self> {
+        let now = Instant::now();
         Rc::new(Self {
             meter: Arc::clone(meter),
-            quota: CpuQuota::new(rate, Instant::now()),
+            quota: CpuQuota::new(rate, now),
+            standing: Rc::new(Standing::new(now)),
+            turns: Rc::clone(turns),
             slice: Cell::new(Duration::ZERO),
             throttled: Arc::clone(throttled),
         })
@@ -40,9 +52,10 @@ impl CpuAccount {
         self.quota.set_rate(rate, Instant::now());
     }
 
-    /// Adds time on the worker to the slice. True where it is the first of the slice.
-    pub(super) fn add_to_slice(&self, time: Duration) -> bool {
+    /// Adds time on the worker, until now, to the slice. True where it is the first of the slice.
+    pub(super) fn add_to_slice(&self, time: Duration, now: Instant) -> bool {
         self.quota.charge(time);
+        self.turns.polled(&self.standing, time, now);
         let before = self.slice.get();
         self.slice.set(before + time);
         before.is_zero() && !time.is_zero()
@@ -58,7 +71,8 @@ impl CpuAccount {
     }
 
     /// Runs a guest's work within the partition's share: where that is used up, the work waits, and the worker does
-    /// something else, which `progress` shows. Deadlines belong around this, so that a wait counts against them.
+    /// something else, which `progress` shows. A heavy partition's work waits for its turn, too. Deadlines belong
+    /// around this, so that a wait counts against them.
     pub(crate) async fn throttled<F: Future>(
         self: &Rc<Self>,
         progress: Option<&Progress>,
@@ -66,16 +80,23 @@ impl CpuAccount {
     ) -> F::Output {
         let mut work = pin!(work);
         let mut wait: Option<Wait<'_>> = None;
+        let mut taking = Taking::new(&self.turns, &self.standing);
         poll_fn(move |context| {
-            if self.quota.is_limited() || wait.is_some() {
-                ready!(self.poll_turn(progress, &mut wait, context));
+            if (self.quota.is_limited() || wait.is_some())
+                && self.poll_admitted(progress, &mut wait, context).is_pending()
+            {
+                taking.leave();
+                return Poll::Pending;
             }
-            work.as_mut().poll(context)
+            ready!(taking.poll_called(context));
+            let result = work.as_mut().poll(context);
+            taking.was_polled();
+            result
         })
         .await
     }
 
-    fn poll_turn<'p>(
+    fn poll_admitted<'p>(
         self: &Rc<Self>,
         progress: Option<&'p Progress>,
         wait: &mut Option<Wait<'p>>,
@@ -130,24 +151,27 @@ mod tests {
     use super::*;
 
     fn account(rate: Option<CpuRate>) -> Rc<CpuAccount> {
-        CpuAccount::new(&Arc::default(), &Arc::default(), rate)
+        CpuAccount::new(&Arc::default(), &Arc::default(), rate, &Turns::new(Instant::now()))
     }
 
     #[test]
     fn a_slice_becomes_processor_time_by_the_workers_share() {
         let account = account(None);
-        assert!(account.add_to_slice(Duration::from_millis(60)));
-        assert!(!account.add_to_slice(Duration::from_millis(40)));
+        assert!(account.add_to_slice(Duration::from_millis(60), Instant::now()));
+        assert!(!account.add_to_slice(Duration::from_millis(40), Instant::now()));
         account.settle_slice(Duration::from_secs(1), Duration::from_secs(2));
         assert_eq!(account.meter.read().cpu, Duration::from_millis(50));
-        assert!(account.add_to_slice(Duration::from_millis(1)), "the slice did not start anew");
+        assert!(
+            account.add_to_slice(Duration::from_millis(1), Instant::now()),
+            "the slice did not start anew"
+        );
     }
 
     #[tokio::test]
     async fn work_beyond_the_share_waits_and_its_wait_is_counted_and_can_be_broken_off() {
         let account = account(CpuRate::of(CpuMhz(1), CpuMhz(1_000), 1));
         assert_eq!(account.throttled(None, async { 7 }).await, 7, "an unused share lets work pass");
-        account.add_to_slice(Duration::from_secs(1));
+        account.add_to_slice(Duration::from_secs(1), Instant::now());
         let mut waits = Box::pin(account.throttled(None, async { 7 }));
         assert!(futures::poll!(waits.as_mut()).is_pending());
         assert_eq!(account.throttled.load(Relaxed), 1);

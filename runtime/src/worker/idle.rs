@@ -65,6 +65,7 @@ impl IdleOrder {
     }
 
     /// Drops the instance that has been idle for longest, if that is since `before` or longer. False where none is.
+    /// Without `before`, it is gone when this returns: its place is needed.
     pub(super) fn drop_one(&self, before: Option<Instant>) -> bool {
         loop {
             let Some(Reverse(entry)) = self.entries.borrow_mut().pop() else { return false };
@@ -76,7 +77,13 @@ impl IdleOrder {
             // An entry of its true time comes up again only when it is the earliest of all.
             let is_true = version.idle_since() == Some(entry.since);
             // Dropping an instance may write its last line to the log: nothing is borrowed here.
-            let dropped = is_true && version.drop_longest_idle();
+            let idle = is_true.then(|| version.take_longest_idle()).flatten();
+            let dropped = idle.is_some();
+            if before.is_none()
+                && let Some(idle) = idle
+            {
+                idle.drop_here();
+            }
             match version.idle_since() {
                 Some(since) => self.entries.borrow_mut().push(Reverse(Entry { since, ..entry })),
                 None => version.unlist(),

@@ -10,8 +10,9 @@ use hvm_types::ReplicaId;
 use rustc_hash::FxHashMap;
 use tokio::task::LocalSet;
 
-use super::Slices;
 use super::idle::IdleOrder;
+use super::{Slices, Turns};
+use crate::guest::InstanceHandle;
 use crate::host::Host;
 use crate::memory::MemoryAccount;
 use crate::partition::Partition;
@@ -32,6 +33,7 @@ thread_local! {
 pub(crate) struct Local {
     pub(crate) host: Arc<Host>,
     pub(crate) slices: Rc<Slices>,
+    pub(crate) turns: Rc<Turns>,
     pub(crate) partitions: RefCell<FxHashMap<ReplicaId, Slot>>,
     pub(crate) idle: IdleOrder,
     index: usize,
@@ -72,6 +74,7 @@ impl Local {
         let local = Rc::new(Self {
             host: Arc::clone(host),
             slices: Slices::new(),
+            turns: Turns::new(Instant::now()),
             partitions: RefCell::default(),
             idle: IdleOrder::default(),
             index,
@@ -135,7 +138,8 @@ impl Local {
 
     /// Drops the longest-idle instance of those whose memory this account counts. False where none is idle.
     pub(crate) fn reclaim_of(&self, account: &Arc<MemoryAccount>) -> bool {
-        self.idle.of_account(account).is_some_and(|version| version.drop_longest_idle())
+        let idle = self.idle.of_account(account).and_then(|version| version.take_longest_idle());
+        idle.map(InstanceHandle::drop_here).is_some()
     }
 
     /// Drops instances of partitions that had no request for long, for as long as the worker lives. While none is

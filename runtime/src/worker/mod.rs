@@ -5,6 +5,7 @@
 //! ```text
 //! channel ──▶ intake ──▶ partitions (tasks of their own, while they have requests)
 //! work ─────▶ slices    every 100 ms while there is work: processor time to partitions
+//! work ─────▶ turns     while partitions that used much wait: one of them after another
 //! time ─────▶ hibernate when an instance has been idle for long: it goes
 //! ```
 
@@ -14,6 +15,7 @@ mod idle;
 mod local;
 mod quota;
 mod slice;
+mod standing;
 mod thread;
 mod turns;
 
@@ -24,4 +26,4 @@ pub(crate) use local::{Local, Slot, begin_here, spawn_here};
 pub(crate) use quota::CpuRate;
 pub(crate) use slice::{Slices, process_cpu};
 pub(crate) use thread::start;
-pub(crate) use turns::{SHORT_SLICES, give_way};
+pub(crate) use turns::{Turns, give_way, give_way_in_time, poll_begins};

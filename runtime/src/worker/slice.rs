@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use super::CpuAccount;
-use super::turns::AfterPoll;
+use super::turns::poll_begins;
 
 /// Length of a slice while there is work.
 const SLICE: Duration = Duration::from_millis(100);
@@ -97,9 +97,9 @@ impl Slices {
         }
     }
 
-    /// Charges time on the worker to a partition.
-    pub(crate) fn charge(&self, account: &Rc<CpuAccount>, time: Duration) {
-        if account.add_to_slice(time) {
+    /// Charges time on the worker, until now, to a partition.
+    pub(crate) fn charge(&self, account: &Rc<CpuAccount>, time: Duration, now: Instant) {
+        if account.add_to_slice(time, now) {
             let mut polled = self.polled.borrow_mut();
             if polled.is_empty() {
                 self.work_came.notify_one();
@@ -128,10 +128,11 @@ impl<F: Future> Future for Metered<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let _after = AfterPoll;
         let began = Instant::now();
+        poll_begins(began);
         let result = self.work.as_mut().poll(context);
-        self.slices.charge(&self.account, began.elapsed());
+        let now = Instant::now();
+        self.slices.charge(&self.account, now.saturating_duration_since(began), now);
         result
     }
 }
@@ -141,12 +142,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::worker::Turns;
 
     #[test]
     fn polled_time_becomes_no_more_than_the_thread_used() {
         let slices = Slices::new();
         let meter = Arc::default();
-        let account = CpuAccount::new(&meter, &Arc::default(), None);
+        let account = CpuAccount::new(&meter, &Arc::default(), None, &Turns::new(Instant::now()));
         let before = clock(ClockId::ThreadCPUTime);
         let mut sum = 0_u64;
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -165,7 +167,7 @@ mod tests {
     fn a_long_poll_in_which_the_thread_did_not_run_costs_its_partition_next_to_nothing() {
         let slices = Slices::new();
         let meter = Arc::default();
-        let account = CpuAccount::new(&meter, &Arc::default(), None);
+        let account = CpuAccount::new(&meter, &Arc::default(), None, &Turns::new(Instant::now()));
         // To the partition's clock, being preempted looks like this.
         let away = Duration::from_millis(20);
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -51,6 +51,7 @@ fn run(
     let local = Local::install(&host, intake.index, &set);
     runtime.block_on(set.run_until(async {
         spawn_here(Rc::clone(&local.slices).settle_loop());
+        spawn_here(Rc::clone(&local.turns).call_loop());
         spawn_here(Rc::clone(&local).hibernate_loop());
         loop {
             tokio::select! {

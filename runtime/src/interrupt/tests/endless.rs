@@ -1,6 +1,11 @@
 //! Everything that can run long is asked, and asked often.
 
-use super::super::price;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use wasmtime::{Linker, Module};
+
+use super::super::{interruptible, price};
 use super::{FUEL, LastTick, assemble, engine, start, store};
 
 /// Ticks after which a guest is ended.
@@ -19,7 +24,7 @@ fn check(name: &str, text: &str) {
     // Fuel also counts the elements that a tick asks for, but not of the last.
     let asked = (TICKS - 1) * u64::from(price::TICK_GROWTH);
     let instructions = (FUEL - store.get_fuel().expect("fuel is counted") - asked) / TICKS;
-    // One charge stands for eight or nine instructions, or for sixteen bytes; fuel also counts what counting adds.
+    // One charge stands for eight or nine instructions, or for four bytes; fuel also counts what counting adds.
     let most = u64::from(price::BUDGET.unsigned_abs()) * 20;
     assert!(instructions <= most, "{name}: {instructions} instructions between two ticks");
 }
@@ -155,4 +160,24 @@ fn one_fill_of_a_large_memory_is_asked_on_its_way() {
     let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("exported");
     let error = run.call(&mut store, ()).expect_err("ended at the last tick");
     assert!(error.is::<LastTick>(), "{error:?}");
+}
+
+#[test]
+fn calls_of_the_host_are_asked_long_before_as_many_instructions() {
+    let engine = engine();
+    let mut store = store(&engine, TICKS);
+    let wasm =
+        assemble(r#"(module (import "host" "f" (func $f)) (func (export "run") (loop (call $f) (br 0))))"#);
+    let module = Module::new(&engine, interruptible(&wasm).expect("it can be")).expect("valid");
+    let calls = Arc::new(AtomicU64::new(0));
+    let mut linker = Linker::new(&engine);
+    let counted = Arc::clone(&calls);
+    linker.func_wrap("host", "f", move || drop(counted.fetch_add(1, Relaxed))).expect("a new name");
+    let instance = linker.instantiate(&mut store, &module).expect("it starts");
+    let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("exported");
+    let error = run.call(&mut store, ()).expect_err("ended at the last tick");
+    assert!(error.is::<LastTick>(), "{error:?}");
+    // At a fifth of a microsecond each that is a tenth of a millisecond.
+    let each = calls.load(Relaxed) / TICKS;
+    assert!((100..600).contains(&each), "{each} calls between two ticks");
 }

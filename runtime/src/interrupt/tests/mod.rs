@@ -42,7 +42,7 @@ pub(super) fn engine() -> Engine {
 }
 
 /// Fuel that no test uses up.
-pub(super) const FUEL: u64 = 1 << 40;
+pub(super) const FUEL: u64 = 1 << 48;
 
 pub(super) fn store(engine: &Engine, last_tick: u64) -> Store<Ticks> {
     let mut store = Store::new(engine, Ticks { seen: 0, last: last_tick });
