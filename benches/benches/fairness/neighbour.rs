@@ -1,4 +1,4 @@
-//! The neighbour: a partition that answers a request every two milliseconds, and how long each took.
+//! The neighbour: a partition that is asked at a steady rate, and how long each answer took.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,8 +14,54 @@ use tokio::task::JoinHandle;
 
 use crate::misbehaviour::Misbehaviour;
 
-/// Time between two requests to the neighbour.
-const PERIOD: Duration = Duration::from_millis(2);
+/// What the neighbour is asked, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Next to nothing, every two milliseconds: all that is measured is the way.
+    Tiny,
+    /// Some 100 µs of work, on average every millisecond, at random (Poisson): about an eighth of the core.
+    Working,
+}
+
+impl Load {
+    pub(crate) const ALL: [Self; 2] = [Self::Tiny, Self::Working];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Tiny => "asked next to nothing, every 2 ms",
+            Self::Working => "asked for 100 µs of work, at random, on average every 1 ms",
+        }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Tiny => "/",
+            Self::Working => "/spin?n=30000",
+        }
+    }
+
+    /// Time to the next request.
+    fn pause(self, random: &mut Xorshift) -> Duration {
+        match self {
+            Self::Tiny => Duration::from_millis(2),
+            Self::Working => Duration::from_millis(1).mul_f64(-random.fraction().ln()),
+        }
+    }
+}
+
+/// Marsaglia's generator, so that each measurement has the same arrivals.
+struct Xorshift(u64);
+
+impl Xorshift {
+    /// Between 0 and 1, neither of them.
+    fn fraction(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let high = u32::try_from(self.0 >> 32).unwrap_or(u32::MAX);
+        (f64::from(high) + 0.5) / (f64::from(u32::MAX) + 1.0)
+    }
+}
 
 /// Lines go nowhere: what is measured is the HVM, not a disk.
 struct Nowhere;
@@ -95,19 +141,20 @@ impl Bed {
     }
 
     /// Asks the neighbour for so long.
-    pub(crate) fn measure(&self, each: Duration) -> Times {
+    pub(crate) fn measure(&self, load: Load, each: Duration) -> Times {
+        let mut random = Xorshift(0x9e37_79b9_7f4a_7c15);
+        let mut asked = Vec::new();
+        let began = Instant::now();
+        let mut due = began;
+        while began.elapsed() < each {
+            due += load.pause(&mut random);
+            // The executor's timers are a millisecond late, the kernel's are not.
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let hvm = self.hvm.clone();
+            let sent = Instant::now();
+            asked.push(self.executor.spawn(async move { ask(&hvm, load, sent).await }));
+        }
         self.executor.block_on(async {
-            let began = tokio::time::Instant::now();
-            let mut asked = Vec::new();
-            let mut due = began;
-            while began.elapsed() < each {
-                due += PERIOD;
-                tokio::time::sleep_until(due).await;
-                let hvm = self.hvm.clone();
-                // Timers are a millisecond late: what they are is not the neighbour's.
-                let sent = Instant::now();
-                asked.push(tokio::spawn(async move { ask(&hvm, sent).await }));
-            }
             let mut times = Vec::new();
             for answer in asked {
                 times.push(answer.await.expect("no panic"));
@@ -132,9 +179,10 @@ impl Bed {
     }
 }
 
-async fn ask(hvm: &Hvm, sent: Instant) -> Duration {
+async fn ask(hvm: &Hvm, load: Load, sent: Instant) -> Duration {
     let id: ReplicaId = "bench/neighbour/0".parse().expect("a valid id");
-    let request = Request::get("http://bench.example/").body(RequestBody::empty()).expect("a request");
+    let request = Request::get(format!("http://bench.example{}", load.path()));
+    let request = request.body(RequestBody::empty()).expect("a request");
     let response = hvm.request(&id, request).await.expect("the neighbour answers");
     response.into_body().collect().await.expect("a whole answer");
     sent.elapsed()
