@@ -83,18 +83,23 @@ fn has_body(status: u16) -> bool {
     !matches!(status, 100..=199 | 204 | 304)
 }
 
-fn send(response: Response, out: ResponseOutparam) {
-    let Response { status, headers, body } = response;
+/// The headers without those that the host refuses (forbidden or malformed): the answer still leaves.
+fn accepted(headers: &Headers) -> Fields {
     let fields = Fields::new();
-    for (name, value) in &headers {
-        // A header that the host refuses (forbidden or malformed) is left out; the answer still leaves.
+    for (name, value) in headers {
         let _refused = fields.append(name, value);
     }
+    fields
+}
+
+fn send(response: Response, out: ResponseOutparam) {
+    let Response { status, mut headers, body } = response;
     if has_body(status) && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        let _refused = fields.append("content-length", body.len().to_string().as_bytes());
+        headers.push(("content-length".to_owned(), body.len().to_string().into_bytes()));
     }
-    let outgoing = OutgoingResponse::new(fields);
-    if outgoing.set_status_code(status).is_err() {
+    let outgoing = OutgoingResponse::new(Fields::from_list(&headers).unwrap_or_else(|_| accepted(&headers)));
+    // A response is made with 200.
+    if status != 200 && outgoing.set_status_code(status).is_err() {
         let _valid = outgoing.set_status_code(500);
     }
     let outgoing_body = outgoing.body();

@@ -5,16 +5,22 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 /// What is read at once.
 const CHUNK_BYTES: u64 = 64 * 1024;
 
-/// Reads to the end.
+/// Reads to the end. Waits only where nothing is there: most bodies are whole, or empty, when they are read.
 pub(crate) fn read_all(stream: &InputStream) -> Result<Vec<u8>, String> {
     let mut all = Vec::new();
+    let mut next = stream.read(CHUNK_BYTES);
     loop {
-        match stream.blocking_read(CHUNK_BYTES) {
+        match next {
+            Ok(chunk) if chunk.is_empty() => {
+                next = stream.blocking_read(CHUNK_BYTES);
+                continue;
+            }
             Ok(chunk) if all.is_empty() => all = chunk,
             Ok(chunk) => all.extend_from_slice(&chunk),
             Err(StreamError::Closed) => return Ok(all),
             Err(StreamError::LastOperationFailed(error)) => return Err(error.to_debug_string()),
         }
+        next = stream.read(CHUNK_BYTES);
     }
 }
 

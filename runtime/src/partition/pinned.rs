@@ -70,14 +70,15 @@ impl Partition {
         }
     }
 
+    /// What is not a query is in a box of its own: a query would otherwise carry the room for it, and be moved with it.
     async fn work(self: &Rc<Self>, work: Work) {
         match work {
-            Work::Request(job) if job.is_command => self.run_command(*job).await,
+            Work::Request(job) if job.is_command => Box::pin(self.run_command(*job)).await,
             Work::Request(job) => match job.asked {
                 Asked::Http { .. } => self.run_query(*job).await,
-                Asked::Call(_) => self.run_call(*job).await,
+                Asked::Call(_) => Box::pin(self.run_call(*job)).await,
             },
-            Work::Swap(swap) => self.swap(*swap).await,
+            Work::Swap(swap) => Box::pin(self.swap(*swap)).await,
         }
     }
 
