@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hvm_appimage::TrustPolicy;
 use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
-use hvm_runtime::{HostLimits, Hvm, HvmConfig};
+use hvm_runtime::{HostLimits, Hvm, HvmConfig, PreparedHvm};
 use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
 use tokio::sync::watch;
 use tonic::service::Routes;
@@ -52,20 +52,94 @@ impl Agent {
     /// # Errors
     /// Where the data directory, a port, the trust policy or what is kept in the directory can't be used.
     pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
-        let kept = Kept::open(&config)?;
-        let channel = link::channel(&config.scheduler)?;
-        let api = ApiListener::listen(&config.api).await?;
-        let logs = Logs::start(kept.data_dir.folder("logs")?)?;
-        let hvm = match Hvm::start(hvm_config(&config, &kept.data_dir, &logs), Arc::clone(&kept.state)) {
-            Ok(hvm) => hvm,
-            Err(error) => {
-                logs.stop().await;
+        let data_dir = DataDir::lock(&config.data_dir)?;
+        // The state and everything else have nothing to do with each other until both are there.
+        let state = LocalConfig::new(data_dir.file("state"));
+        let state = tokio::task::spawn_blocking(|| LocalEngine::start(state));
+        let prepared = match Kept::open(&config, data_dir) {
+            Ok(kept) => Prepared::new(&config, kept).await,
+            Err(error) => Err(error),
+        };
+        let state = state.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let (prepared, state) = match (prepared, state) {
+            (Ok(prepared), Ok(state)) => (prepared, Arc::new(state) as Arc<dyn StateEngine>),
+            (Err(error), _) => return Err(error),
+            (Ok(prepared), Err(error)) => {
+                prepared.logs.stop().await;
                 return Err(error.into());
             }
         };
-        let document = kept.documents.load()?;
+        prepared.start(config, state).await
+    }
+}
+
+/// What stands in the data directory, beside the state.
+struct Kept {
+    data_dir: DataDir,
+    documents: DocumentStore,
+    document: Option<HostDocument>,
+    usage: Arc<UsageLedger>,
+    data_id: String,
+    store: ImageStore,
+}
+
+impl Kept {
+    fn open(config: &AgentConfig, data_dir: DataDir) -> Result<Self, StartError> {
+        if let Some(path) = &config.trust {
+            TrustPolicy::load(path).map_err(|source| StartError::Trust { path: path.clone(), source })?;
+        }
+        let documents = DocumentStore::new(data_dir.file("document.json"));
+        Ok(Self {
+            document: documents.load()?,
+            documents,
+            usage: Arc::new(UsageLedger::open(data_dir.folder("usage")?, unix_millis())?),
+            data_id: ensure_data_id(&data_dir)?,
+            store: ImageStore::open(data_dir.folder("images")?)?,
+            data_dir,
+        })
+    }
+}
+
+/// What needs no state to be made.
+struct Prepared {
+    kept: Kept,
+    channel: Channel,
+    logs: Logs,
+    hvm: PreparedHvm,
+}
+
+impl Prepared {
+    async fn new(config: &AgentConfig, kept: Kept) -> Result<Self, StartError> {
+        let channel = link::channel(&config.scheduler)?;
+        let logs = Logs::start(kept.data_dir.folder("logs")?)?;
+        match Hvm::prepare(hvm_config(config, &kept.data_dir, &logs)) {
+            Ok(hvm) => Ok(Self { kept, channel, logs, hvm }),
+            Err(error) => {
+                logs.stop().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn start(
+        self,
+        config: AgentConfig,
+        state: Arc<dyn StateEngine>,
+    ) -> Result<AgentHandle, StartError> {
+        let Self { kept, channel, logs, hvm } = self;
+        let started = match ApiListener::listen(&config.api).await {
+            Ok(api) => hvm.start(Arc::clone(&state)).map(|hvm| (api, hvm)).map_err(StartError::from),
+            Err(error) => Err(error),
+        };
+        let (api, hvm) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                logs.stop().await;
+                return Err(error);
+            }
+        };
         let (serving_sender, serving) =
-            watch::channel(Arc::new(first_serving(document.as_ref(), &config.host)));
+            watch::channel(Arc::new(first_serving(kept.document.as_ref(), &config.host)));
         let started = Ingress::start(&hvm, config.ingress, &serving, &config.host).await;
         let started = started.map_err(StartError::from);
         let started = started.and_then(|ingress| {
@@ -80,42 +154,15 @@ impl Agent {
                 return Err(error);
             }
         };
-        let parts = Parts { kept, channel, api, logs, hvm, ingress, spec };
-        Ok(parts.connect(&config, document, serving_sender))
-    }
-}
-
-/// What stands in the data directory.
-struct Kept {
-    data_dir: DataDir,
-    documents: DocumentStore,
-    usage: Arc<UsageLedger>,
-    data_id: String,
-    store: ImageStore,
-    state: Arc<dyn StateEngine>,
-}
-
-impl Kept {
-    fn open(config: &AgentConfig) -> Result<Self, StartError> {
-        let data_dir = DataDir::lock(&config.data_dir)?;
-        if let Some(path) = &config.trust {
-            TrustPolicy::load(path).map_err(|source| StartError::Trust { path: path.clone(), source })?;
-        }
-        let state = LocalEngine::start(LocalConfig::new(data_dir.file("state")))?;
-        Ok(Self {
-            documents: DocumentStore::new(data_dir.file("document.json")),
-            usage: Arc::new(UsageLedger::open(data_dir.folder("usage")?, unix_millis())?),
-            data_id: ensure_data_id(&data_dir)?,
-            store: ImageStore::open(data_dir.folder("images")?)?,
-            state: Arc::new(state),
-            data_dir,
-        })
+        let parts = Parts { kept, state, channel, api, logs, hvm, ingress, spec };
+        Ok(parts.connect(&config, serving_sender))
     }
 }
 
 /// Everything that is open and does not run yet.
 struct Parts {
     kept: Kept,
+    state: Arc<dyn StateEngine>,
     channel: Channel,
     api: Option<ApiListener>,
     logs: Logs,
@@ -125,18 +172,13 @@ struct Parts {
 }
 
 impl Parts {
-    fn connect(
-        self,
-        config: &AgentConfig,
-        document: Option<HostDocument>,
-        serving: watch::Sender<Arc<Serving>>,
-    ) -> AgentHandle {
-        let Self { kept, channel, api, logs, hvm, ingress, spec } = self;
+    fn connect(self, config: &AgentConfig, serving: watch::Sender<Arc<Serving>>) -> AgentHandle {
+        let Self { kept, state, channel, api, logs, hvm, ingress, spec } = self;
         for advice in HostLimits::read().advice() {
             tracing::info!(%advice, "a limit of this host can be raised");
         }
         let registry = Arc::new(Registry::new());
-        let (documents, newest) = watch::channel(document.map(Arc::new));
+        let (documents, newest) = watch::channel(kept.document.map(Arc::new));
         let modules = ModuleSet {
             hvm: hvm.clone(),
             fetch: ImageFetch::new(channel.clone(), kept.store.clone()),
@@ -146,7 +188,7 @@ impl Parts {
         };
         let executor = Executor {
             hvm: hvm.clone(),
-            state: kept.state,
+            state,
             modules,
             registry: Arc::clone(&registry),
             logs: logs.clone(),

@@ -34,9 +34,8 @@ pub(crate) const TABLES_PER_PERMIT: u32 = MAX_TABLES;
 /// Memories that an admission permit stands for.
 pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
 
-/// Makes the engine with room for this many instances.
+/// Makes an engine with room for this many instances; whether the host carries them was checked before.
 pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
-    crate::HostLimits::read().check(instances)?;
     let mut config = profile();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
     Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })

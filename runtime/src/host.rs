@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
 use rustc_hash::FxHashMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
@@ -19,6 +18,7 @@ use crate::histogram::{DurationHistogram, Durations};
 use crate::memory::HostMemory;
 use crate::module::Compiler;
 use crate::observed::{Arriving, Observed};
+use crate::places::{Place, Places};
 use crate::state::StateEngine;
 use crate::worker::{Local, WorkerHandle, process_cpu};
 use crate::{HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince};
@@ -29,6 +29,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// What all workers share.
 pub(crate) struct Host {
     pub(crate) config: HvmConfig,
+    /// The engine of the first places: what its modules belong to.
     pub(crate) engine: Engine,
     pub(crate) compiler: Arc<Compiler>,
     pub(crate) state: Arc<dyn StateEngine>,
@@ -36,9 +37,9 @@ pub(crate) struct Host {
     pub(crate) disposal: Disposal,
     pub(crate) workers: OnceLock<Vec<WorkerHandle>>,
     pub(crate) changes: Arc<ChangeList>,
-    slots: Arc<Semaphore>,
-    /// Requests that wait for a slot; while there are any, no instance stays idle.
-    waiting_for_slots: AtomicUsize,
+    places: Places,
+    /// Requests that wait for a place; while there are any, no instance stays idle.
+    waiting_for_places: AtomicUsize,
     pub(crate) preparations: DurationHistogram,
     registry: Mutex<Registry>,
     /// The same partitions, to find one in passing.
@@ -70,10 +71,10 @@ struct Drained {
 /// they were last asked for counts as the host's own.
 const MAX_CLOSED_UNDRAINED: usize = 100_000;
 
-/// Counts a request that waits for a slot.
-struct WaitsForSlot<'a>(&'a AtomicUsize);
+/// Counts a request that waits for a place.
+struct WaitsForPlace<'a>(&'a AtomicUsize);
 
-impl Drop for WaitsForSlot<'_> {
+impl Drop for WaitsForPlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -84,13 +85,14 @@ impl Host {
         config: HvmConfig,
         engine: Engine,
         compiler: Compiler,
+        places: Places,
         state: Arc<dyn StateEngine>,
     ) -> Self {
         Self {
             memory: HostMemory::new(config.memory),
             disposal: Disposal::default(),
-            slots: Arc::new(Semaphore::new(config.max_instances as usize)),
-            waiting_for_slots: AtomicUsize::new(0),
+            places,
+            waiting_for_places: AtomicUsize::new(0),
             preparations: DurationHistogram::default(),
             workers: OnceLock::new(),
             changes: Arc::default(),
@@ -123,10 +125,10 @@ impl Host {
 
     /// Places of the pool for one instance, at once or never. Where none is free, idle instances of this worker
     /// make room.
-    pub(crate) fn slot_now(&self, permits: u32) -> Option<OwnedSemaphorePermit> {
+    fn place_now(&self, permits: u32) -> Option<Place> {
         loop {
-            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_many_owned(permits) {
-                return Some(slot);
+            if let Some(place) = self.places.take_now(permits) {
+                return Some(place);
             }
             if !Local::current().is_some_and(|local| local.reclaim_one()) {
                 return None;
@@ -134,25 +136,28 @@ impl Host {
         }
     }
 
+    /// Places of the pool for one instance where some are free, or idle instances of this worker can go. It waits for
+    /// no instance, at most for places to be reserved.
+    pub(crate) async fn place_if_free(&self, permits: u32) -> Option<Place> {
+        self.places.ensure_room(permits).await;
+        self.place_now(permits)
+    }
+
     /// Places of the pool for one instance. Where none is free, idle instances make room, here first; then it
     /// waits.
-    pub(crate) async fn slot(
-        &self,
-        permits: u32,
-        until: Instant,
-    ) -> Result<OwnedSemaphorePermit, RequestError> {
-        if let Some(slot) = self.slot_now(permits) {
-            return Ok(slot);
+    pub(crate) async fn place(&self, permits: u32, until: Instant) -> Result<Place, RequestError> {
+        if let Some(place) = self.place_if_free(permits).await {
+            return Ok(place);
         }
-        self.waiting_for_slots.fetch_add(1, Relaxed);
-        let _waits = WaitsForSlot(&self.waiting_for_slots);
-        let mut slot = pin!(timeout_at(until, Arc::clone(&self.slots).acquire_many_owned(permits)));
+        self.waiting_for_places.fetch_add(1, Relaxed);
+        let _waits = WaitsForPlace(&self.waiting_for_places);
+        let mut place = pin!(timeout_at(until, self.places.take(permits)));
         loop {
             self.ask_for_room(permits);
             tokio::select! {
                 biased;
-                slot = &mut slot => {
-                    return slot.map_err(|_| RequestError::HostFull)?.map_err(|_| RequestError::Stopped);
+                place = &mut place => {
+                    return place.map_err(|_| RequestError::HostFull)?.ok_or(RequestError::Stopped);
                 }
                 () = tokio::time::sleep(ASK_AGAIN) => {}
             }
@@ -172,7 +177,7 @@ impl Host {
 
     /// Whether an instance may stay in memory after its request.
     pub(crate) fn may_keep_instances(&self) -> bool {
-        self.waiting_for_slots.load(Relaxed) == 0
+        self.waiting_for_places.load(Relaxed) == 0
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -208,8 +213,8 @@ impl Host {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         HostObservation {
             places: self.config.max_instances,
-            free_places: count(self.slots.available_permits()),
-            waiting_for_places: count(self.waiting_for_slots.load(Relaxed)),
+            free_places: count(self.places.free()),
+            waiting_for_places: count(self.waiting_for_places.load(Relaxed)),
             queues: self.workers().iter().map(|worker| count(worker.queued())).collect(),
             memory: self.memory.used(),
             memory_limit: self.config.memory,

@@ -10,16 +10,18 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
 use tokio::sync::{oneshot, watch};
+use wasmtime::Engine;
 
 use crate::host::Host;
 use crate::module::{CodeCache, Compiler};
 use crate::partition::{self, Reply, Start, Started};
+use crate::places::{Places, first_block};
 use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
-    Call, CallError, CloseError, CompileError, Durations, HostObservation, HvmConfig, Module, OpenError,
-    PartitionSpec, PartitionStatus, RequestBody, RequestError, ResponseBody, StartError, StateChanges,
-    UpgradeError, Usage, UsedSince,
+    Call, CallError, CloseError, CompileError, Durations, HostLimits, HostObservation, HvmConfig, Module,
+    OpenError, PartitionSpec, PartitionStatus, RequestBody, RequestError, ResponseBody, StartError,
+    StateChanges, UpgradeError, Usage, UsedSince,
 };
 
 /// A call that took longer lets the worker's other work go on before its asker makes the next.
@@ -39,21 +41,24 @@ struct Running {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-impl Hvm {
-    /// Starts an HVM whose partitions keep their state in `state`.
+/// An HVM that is ready to be started. Getting it ready takes milliseconds, and so does opening a state engine: they can
+/// go on beside each other.
+pub struct PreparedHvm {
+    config: HvmConfig,
+    engine: Engine,
+    compiler: Compiler,
+    places: Places,
+}
+
+impl PreparedHvm {
+    /// Starts it; its partitions keep their state in `state`.
     ///
     /// # Errors
-    /// Where this host can't carry what the settings ask for. The error says what to change.
-    pub fn start(config: HvmConfig, state: Arc<dyn StateEngine>) -> Result<Self, StartError> {
-        let instances = config.max_instances;
-        let engine = crate::engine::build(instances)?;
-        let cache = CodeCache::open(&config.code_cache, config.code_cache_size, &engine)?;
-        let linker = crate::guest::linker(&engine)
-            .map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })?;
-        let compiling = config.compiling.clone();
-        let compiler = Compiler::new(engine.clone(), linker, cache, config.max_component, compiling);
+    /// Where there is no thread for a worker.
+    pub fn start(self, state: Arc<dyn StateEngine>) -> Result<Hvm, StartError> {
+        let Self { config, engine, compiler, places } = self;
         let workers = config.workers.get();
-        let host = Arc::new(Host::new(config, engine.clone(), compiler, state));
+        let host = Arc::new(Host::new(config, engine, compiler, places, state));
         let start_error = |worker| move |source| StartError::Worker { worker, source };
         let (handles, intakes) = worker::prepare(workers);
         host.workers.get_or_init(|| handles);
@@ -64,7 +69,40 @@ impl Hvm {
                 worker::start(intake, Arc::clone(&host), stopped.clone()).map_err(start_error(index))?;
             threads.push(thread);
         }
-        Ok(Self(Arc::new(Running { host, stop, threads: Mutex::new(threads) })))
+        Ok(Hvm(Arc::new(Running { host, stop, threads: Mutex::new(threads) })))
+    }
+}
+
+impl fmt::Debug for PreparedHvm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedHvm").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Hvm {
+    /// Starts an HVM whose partitions keep their state in `state`.
+    ///
+    /// # Errors
+    /// Where this host can't carry what the settings ask for. The error says what to change.
+    pub fn start(config: HvmConfig, state: Arc<dyn StateEngine>) -> Result<Self, StartError> {
+        Self::prepare(config)?.start(state)
+    }
+
+    /// Gets an HVM ready: its engine, the first places of its pool, what is offered to guests.
+    ///
+    /// # Errors
+    /// Where this host can't carry what the settings ask for. The error says what to change.
+    pub fn prepare(config: HvmConfig) -> Result<PreparedHvm, StartError> {
+        let instances = config.max_instances;
+        HostLimits::read().check(instances)?;
+        let places = Places::new(instances);
+        let engine = crate::engine::build(first_block(instances))?;
+        let cache = CodeCache::open(&config.code_cache, config.code_cache_size, &engine)?;
+        let linker = crate::guest::linker(&engine)
+            .map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })?;
+        let compiling = config.compiling.clone();
+        let compiler = Compiler::new(linker, places.rest_linker(), cache, config.max_component, compiling);
+        Ok(PreparedHvm { config, engine, compiler, places })
     }
 
     /// Makes a module of a component, from the cache where its compiled code is there. Who asks for the same

@@ -1,4 +1,5 @@
-//! From an image's digest to a component that can be run: fetch, verify, check what it asks for, compile.
+//! From an image's digest to a component that can be run: fetch what is not here, verify, check what it asks for,
+//! compile.
 //! The order is the point: nothing is read deeper, and nothing compiled, before it was verified.
 
 use std::sync::Arc;
@@ -46,16 +47,27 @@ impl ModuleSet {
     /// Prepares one component; the registry shows how far it is.
     pub(crate) async fn prepare(&self, key: &ModuleKey) -> Result<PreparedModule, PrepareError> {
         self.trust.policy()?; // without a policy there is nothing to fetch for
-        self.fetch.ensure(key.image).await?;
-        self.registry.progress(key, ModuleStatus::Verifying);
-        let (component, requested) = {
-            let (this, key) = (self.clone(), key.clone());
-            let verified = tokio::task::spawn_blocking(move || this.verified_component(&key)).await;
-            verified.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+        let (component, requested) = match self.verified(key).await {
+            // Part of it is missing or damaged, or another signature may have been added: what the scheduler has is
+            // asked for only now, so that what this host has starts without it.
+            Err(PrepareError::Trust(_) | PrepareError::Unreadable { .. }) => {
+                self.registry.progress(key, ModuleStatus::Pulling);
+                self.fetch.ensure(key.image).await?;
+                self.verified(key).await?
+            }
+            verified => verified?,
         };
         self.registry.progress(key, ModuleStatus::Compiling);
         let module = self.hvm.compile(component.into()).await?;
         Ok(PreparedModule { module, requested })
+    }
+
+    /// The component as this host has it, if it may run.
+    async fn verified(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {
+        self.registry.progress(key, ModuleStatus::Verifying);
+        let (this, key) = (self.clone(), key.clone());
+        let verified = tokio::task::spawn_blocking(move || this.verified_component(&key)).await;
+        verified.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     fn verified_component(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {

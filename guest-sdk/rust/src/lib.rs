@@ -27,6 +27,8 @@
 mod bindings;
 pub mod config;
 mod error;
+#[cfg(all(feature = "heap", target_arch = "wasm32", target_os = "unknown"))]
+mod heap;
 pub mod http;
 pub mod kv;
 pub mod log;

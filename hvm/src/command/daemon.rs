@@ -33,7 +33,8 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
 
     let mut scheduler = SchedulerConfig::new(data.join("scheduler"));
     scheduler.image_check = Some(image_check(trust.clone())?);
-    let scheduler = Scheduler::open(scheduler).await?;
+    // Both open what they keep on disk, beside each other.
+    let opening = tokio::spawn(Scheduler::open(scheduler));
     let host = HostId::try_from("dev".to_owned())?;
     let mut agent = AgentConfig::new(host, data.join("agent"), format!("http://{api}"));
     agent.ingress = args.ingress.unwrap_or(settings::INGRESS);
@@ -41,7 +42,21 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     agent.trust = Some(trust);
     limits(&mut agent, args.workers, args.memory, args.cpu);
     agent.compiling = compiling(args.compile_time, args.compile_memory);
-    let agent = Agent::start(agent).await?;
+    let agent = Agent::start(agent).await;
+    let scheduler = opening.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let (scheduler, agent) = match (scheduler, agent) {
+        (Ok(scheduler), Ok(agent)) => (scheduler, agent),
+        (Err(error), agent) => {
+            if let Ok(agent) = agent {
+                agent.shutdown().await;
+            }
+            return Err(error.into());
+        }
+        (Ok(scheduler), Err(error)) => {
+            scheduler.shutdown().await;
+            return Err(error.into());
+        }
+    };
     let scheduler = scheduler.serve(listener, |routes| agent.extend(routes))?;
 
     let addresses = [("apps", format!("http://{}", agent.ingress())), ("api", api)];

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hvm_types::ByteSize;
-use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
@@ -12,6 +11,7 @@ use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
 use crate::observed::Observed;
+use crate::places::Place;
 use crate::progress::Progress;
 use crate::{Module, Trap};
 
@@ -25,7 +25,7 @@ fn host_call_bytes(limit: ByteSize) -> usize {
 
 /// One instance of a component.
 pub(crate) struct Instance {
-    // Order matters: the store's slot in the pool is free before the permit is.
+    // Order matters: the store's slot in the pool is free before the place is.
     pub(crate) store: Store<GuestState>,
     pub(super) http: Option<Proxy>,
     pub(super) typed: Option<Typed>,
@@ -33,7 +33,7 @@ pub(crate) struct Instance {
     /// When it answered its last request.
     pub(crate) idle_since: Instant,
     _counted: Counted,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Why no instance could be made.
@@ -64,13 +64,14 @@ impl Instance {
     pub(crate) async fn new(
         module: &Module,
         settings: &GuestSettings,
-        permit: OwnedSemaphorePermit,
+        place: Place,
         observed: &Arc<Observed>,
     ) -> Result<Self, InstanceError> {
         let counted = Counted::new(observed);
-        let pre = module.pre();
+        let linked = module.linked(place.block).await;
+        let linked = linked.map_err(|reason| InstanceError { trap: Trap::Wasm { reason } })?;
         let state = GuestState::new(settings).map_err(|trap| InstanceError { trap })?;
-        let mut store = Store::new(pre.engine(), state);
+        let mut store = Store::new(linked.pre.engine(), state);
         store.set_hostcall_fuel(host_call_bytes(settings.memory.limit()));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
         store.limiter_async(|state| &mut state.limiter);
@@ -79,10 +80,11 @@ impl Instance {
             store.data().log_trap(&error, &trap);
             InstanceError { trap }
         };
-        let instance = pre.instantiate_async(&mut store).await.map_err(|error| trapped(error, &store))?;
-        let http = module.http().map(|indices| indices.load(&mut store, &instance)).transpose();
+        let instance = linked.pre.instantiate_async(&mut store).await;
+        let instance = instance.map_err(|error| trapped(error, &store))?;
+        let http = linked.http.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose();
         let http = http.map_err(|error| trapped(error, &store))?;
-        let typed = module.typed().map(|indices| indices.load(&mut store, &instance)).transpose();
+        let typed = linked.typed.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose();
         let typed = typed.map_err(|error| trapped(error, &store))?;
         let answer_limit = settings.answer_limit;
         Ok(Self {
@@ -92,7 +94,7 @@ impl Instance {
             answer_limit,
             idle_since: Instant::now(),
             _counted: counted,
-            _permit: permit,
+            _place: place,
         })
     }
 }

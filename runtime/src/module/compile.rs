@@ -10,21 +10,21 @@ use std::time::Instant;
 use bytes::Bytes;
 use hvm_types::{ByteSize, Digest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
-use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::code::code_of;
 use super::compiled::Compiled;
 use super::flight::{Flights, Outcome, Pilot};
 use super::imports::{self, Interface};
+use super::linked::{Linked, LinkedLater};
 use super::parent::code_from_child;
 use super::refused::Refused;
 use super::turns::Turns;
 use super::{CodeCache, Module};
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
-use crate::guest::{GuestState, TypedIndices};
+use crate::guest::GuestState;
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
+use crate::places::RestLinker;
 use crate::{CompileError, Compiling};
 
 /// Components that are checked, loaded or waiting to be compiled at the same time.
@@ -34,8 +34,8 @@ pub(super) const CHILDREN: u64 = 2;
 
 /// Makes modules of components.
 pub(crate) struct Compiler {
-    engine: Engine,
     linker: Linker<GuestState>,
+    rest_linker: RestLinker,
     cache: CodeCache,
     max_component: ByteSize,
     compiling: Compiling,
@@ -57,8 +57,8 @@ enum Found {
 
 impl Compiler {
     pub(crate) fn new(
-        engine: Engine,
         linker: Linker<GuestState>,
+        rest_linker: RestLinker,
         cache: CodeCache,
         max_component: ByteSize,
         compiling: Compiling,
@@ -69,8 +69,8 @@ impl Compiler {
             Compiling::Child(_) => CHILDREN,
         };
         Self {
-            engine,
             linker,
+            rest_linker,
             cache,
             max_component,
             compiling,
@@ -157,9 +157,8 @@ impl Compiler {
         }
         let began = Instant::now();
         let code = match &self.compiling {
-            Compiling::InProcess => {
-                code_of(&self.engine, bytes).map_err(|reason| CompileError::Refused { digest, reason })?
-            }
+            Compiling::InProcess => code_of(self.linker.engine(), bytes)
+                .map_err(|reason| CompileError::Refused { digest, reason })?,
             Compiling::Child(child) => code_from_child(child, digest, bytes, &pilot.cancelled)?,
         };
         let component = self.deserialize(&code).map_err(|error| {
@@ -179,7 +178,7 @@ impl Compiler {
         // profile is refused by wasmtime.
         #[allow(unsafe_code, reason = "loading code that this program compiled itself")]
         unsafe {
-            Component::deserialize(&self.engine, code)
+            Component::deserialize(self.linker.engine(), code)
         }
     }
 
@@ -206,11 +205,9 @@ impl Compiler {
     ) -> Result<Module, CompileError> {
         let refused = |error: wasmtime::Error| CompileError::Refused { digest, reason: format!("{error:#}") };
         let permits = permits(digest, component)?;
-        let pre = self.linker.instantiate_pre(component).map_err(refused)?;
-        let Interface { required, http, typed } = interface;
-        let http = http.then(|| ProxyIndices::new(&pre)).transpose().map_err(refused)?;
-        let typed = typed.then(|| TypedIndices::new(&pre)).transpose().map_err(refused)?;
-        let compiled = Arc::new(Compiled { digest, required, pre, http, typed, permits });
+        let first = Linked::new(&self.linker, component, (&interface).into()).map_err(refused)?;
+        let rest = LinkedLater::new(RestLinker::clone(&self.rest_linker));
+        let compiled = Arc::new(Compiled { digest, required: interface.required, first, rest, permits });
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, module| module.strong_count() > 0);
         live.insert(digest, Arc::downgrade(&compiled));

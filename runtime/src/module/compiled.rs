@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use hvm_types::{Capability, Digest, Grants};
-use wasmtime::component::InstancePre;
-use wasmtime_wasi_http::p2::bindings::ProxyIndices;
+use wasmtime::Engine;
 
 use super::imports;
+use super::linked::{Linked, LinkedLater};
 use crate::NotGranted;
-use crate::guest::{GuestState, TypedIndices};
+use crate::places::Block;
 
 /// A compiled component. Cloning it is cheap; all clones share the code.
 #[derive(Clone)]
@@ -19,10 +19,9 @@ pub struct Module(pub(super) Arc<Compiled>);
 pub(super) struct Compiled {
     pub(super) digest: Digest,
     pub(super) required: imports::Required,
-    pub(super) pre: InstancePre<GuestState>,
-    /// Where its exports are, of those that it has.
-    pub(super) http: Option<ProxyIndices>,
-    pub(super) typed: Option<TypedIndices>,
+    pub(super) first: Linked,
+    /// The same code once more, where there are instances in the rest of the pool.
+    pub(super) rest: LinkedLater,
     pub(super) permits: u32,
 }
 
@@ -51,16 +50,23 @@ impl Module {
         }
     }
 
-    pub(crate) fn pre(&self) -> &InstancePre<GuestState> {
-        &self.0.pre
+    /// The engine of the HVM that compiled it.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.0.first.pre.engine()
     }
 
-    pub(crate) fn http(&self) -> Option<&ProxyIndices> {
-        self.0.http.as_ref()
+    /// What is instantiated in a block of the pool. The first time in the rest, its code is loaded there, beside what
+    /// this thread does.
+    pub(crate) async fn linked(&self, block: Block) -> Result<&Linked, String> {
+        match block {
+            Block::First => Ok(&self.0.first),
+            Block::Rest => self.0.rest.get(&self.0.first).await,
+        }
     }
 
-    pub(crate) fn typed(&self) -> Option<&TypedIndices> {
-        self.0.typed.as_ref()
+    /// Whether it exports `hvm:app/handler`.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.0.first.typed.is_some()
     }
 
     /// Slots of the pool that one instance takes.

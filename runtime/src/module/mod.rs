@@ -7,6 +7,7 @@ mod compile;
 mod compiled;
 mod flight;
 mod imports;
+mod linked;
 mod order;
 mod parent;
 mod refused;

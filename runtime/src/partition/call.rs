@@ -91,7 +91,7 @@ impl Partition {
 
     fn admit_call(&self, version: &Rc<Version>, call: &Call) -> Result<(), RequestError> {
         self.check_open(version)?;
-        if version.spec.module.typed().is_none() {
+        if !version.spec.module.is_typed() {
             return Err(RequestError::NoTypedHandler);
         }
         if call.name.len() > MAX_NAME_BYTES {

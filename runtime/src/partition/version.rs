@@ -55,7 +55,7 @@ pub(super) fn check(host: &Host, spec: &PartitionSpec) -> Result<EgressPolicy, O
     let id = || spec.id.clone();
     let invalid = |reason: String| OpenError::Invalid { id: id(), reason };
     spec.module.check(&spec.grants).map_err(|source| OpenError::NotGranted { id: id(), source })?;
-    if !wasmtime::Engine::same(spec.module.pre().engine(), &host.engine) {
+    if !wasmtime::Engine::same(spec.module.engine(), &host.engine) {
         return Err(invalid("its module was compiled by another HVM".to_owned()));
     }
     if spec.module.permits() > host.config.max_instances {
@@ -142,10 +142,10 @@ impl Version {
         until: tokio::time::Instant,
     ) -> Result<InstanceHandle, RequestError> {
         progress.set(Step::Place);
-        let slot = host.slot(self.spec.module.permits(), until).await?;
+        let place = host.place(self.spec.module.permits(), until).await?;
         progress.set(Step::Start);
         self.memory.room_from_leaving(START_BYTES).await;
-        let started = Instance::new(&self.spec.module, &self.settings, slot, observed).await;
+        let started = Instance::new(&self.spec.module, &self.settings, place, observed).await;
         progress.set(Step::Guest);
         started.map(InstanceHandle::new).map_err(|error| RequestError::Trapped { trap: error.trap })
     }
@@ -180,9 +180,9 @@ impl Version {
         host: &Host,
         observed: &Arc<Observed>,
     ) -> Result<(), OpenError> {
-        let Some(slot) = host.slot_now(self.spec.module.permits()) else { return Ok(()) };
+        let Some(place) = host.place_if_free(self.spec.module.permits()).await else { return Ok(()) };
         let failed = |reason: String| OpenError::Instance { id: self.spec.id.clone(), reason };
-        let starting = Instance::new(&self.spec.module, &self.settings, slot, observed);
+        let starting = Instance::new(&self.spec.module, &self.settings, place, observed);
         let instance = tokio::time::timeout(self.spec.resources.deadline.0, starting)
             .await
             .map_err(|_| failed("its start takes longer than `deadline`".to_owned()))?

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use hvm_types::{ByteSize, Epoch, ReplicaId};
@@ -63,7 +63,8 @@ impl LocalEngine {
             |error: ReadError| StartError::Corrupt { path: directory.database(), what: error.to_string() };
         let next_number = read_next_number(&view).map_err(damaged)?;
         let purges = Purge::unfinished(&view).map_err(damaged)?.into();
-        let (sender, jobs) = sync_channel(config.queue_records);
+        // Bounded by what is counted in and out of it: a bounded channel would make room for all records at once.
+        let (sender, jobs) = channel();
         let shared = Arc::new(Shared::new(config, sender, view));
         let committer = Committer {
             shared: Arc::clone(&shared),

@@ -1,7 +1,7 @@
 //! What the committer and the handles share: the queue, the newest view, and each partition's numbers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::mpsc::{SendError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hvm_types::{Epoch, ReplicaId, Sequence};
@@ -88,14 +88,14 @@ pub(super) type Published = Result<View, String>;
 
 pub(super) struct Shared {
     pub(super) config: LocalConfig,
-    jobs: SyncSender<Job>,
+    jobs: Sender<Job>,
     queued: AtomicUsize,
     queued_bytes: AtomicUsize,
     published: Mutex<Published>,
 }
 
 impl Shared {
-    pub(super) fn new(config: LocalConfig, jobs: SyncSender<Job>, view: View) -> Self {
+    pub(super) fn new(config: LocalConfig, jobs: Sender<Job>, view: View) -> Self {
         let published = Mutex::new(Ok(view));
         Self { config, jobs, queued: AtomicUsize::new(0), queued_bytes: AtomicUsize::new(0), published }
     }
@@ -121,15 +121,9 @@ impl Shared {
         let refused = if full {
             Some((job.reply, CommitError::Busy { queued }))
         } else {
-            match self.jobs.try_send(Job::Commit(Box::new(job))) {
-                Ok(()) => None,
-                Err(TrySendError::Full(job)) => {
-                    reply_of(job).map(|reply| (reply, CommitError::Busy { queued }))
-                }
-                Err(TrySendError::Disconnected(job)) => {
-                    reply_of(job).map(|reply| (reply, CommitError::stopped()))
-                }
-            }
+            let sent = self.jobs.send(Job::Commit(Box::new(job)));
+            let stopped = |SendError(job)| reply_of(job).map(|reply| (reply, CommitError::stopped()));
+            sent.err().and_then(stopped)
         };
         if let Some((reply, error)) = refused {
             self.taken(1, bytes);
@@ -137,7 +131,8 @@ impl Shared {
         }
     }
 
-    /// Queues other work; blocks while the queue is full. `false` when the engine has stopped.
+    /// Queues other work; `false` when the engine has stopped. Whoever does waits for the answer, so there is at most
+    /// one for each thread.
     pub(super) fn send(&self, job: Job) -> bool {
         self.jobs.send(job).is_ok()
     }
