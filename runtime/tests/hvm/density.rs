@@ -69,6 +69,24 @@ async fn the_instance_that_was_used_least_recently_makes_room() {
     assert_eq!([live(0), live(1), live(2), live(3)], [1, 1, 0, 1]);
 }
 
+#[tokio::test]
+async fn more_instances_than_the_first_places_are_live_at_once_and_apart_from_each_other() {
+    const LIVE: usize = 300;
+    let bed = Bed::with(|config| config.max_instances = 320);
+    let ids: Vec<ReplicaId> = (0..LIVE).map(|n| id(&format!("test/probe/{n}"))).collect();
+    for id in &ids {
+        bed.open(id, |_| {}).await;
+    }
+    for round in ["1", "2"] {
+        for id in &ids {
+            let counted = bed.request(id, request(Method::POST, "/counter-in-memory", "")).await;
+            assert_eq!(counted.expect("answered").text(), round, "{id}");
+        }
+    }
+    let live = ids.iter().map(|id| bed.status(id).expect("open").instances);
+    assert_eq!(live.sum::<u32>() as usize, LIVE);
+}
+
 /// Not a test of its own: what the test below runs in a process of its own. Without its variable it does nothing.
 #[test]
 fn start_in_little_address_space() {
