@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
 use rustc_hash::FxHashMap;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::Engine;
 
 use crate::changes::ChangeList;
+use crate::core_dump::MAX_DUMPING;
 use crate::guest::Disposal;
 use crate::histogram::{DurationHistogram, Durations};
 use crate::memory::HostMemory;
@@ -21,7 +23,9 @@ use crate::observed::{Arriving, Observed};
 use crate::places::{Place, Places};
 use crate::state::StateEngine;
 use crate::worker::{Local, WorkerHandle, process_cpu};
-use crate::{HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince};
+use crate::{
+    CoreDumpError, CoreDumpWait, HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince,
+};
 
 /// How long a request waits for a place before it asks again for idle instances to go.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -41,6 +45,8 @@ pub(crate) struct Host {
     /// Requests that wait for a place; while there are any, no instance stays idle.
     waiting_for_places: AtomicUsize,
     pub(crate) preparations: DurationHistogram,
+    /// Places for core dumps that are being made.
+    dumping: Arc<Semaphore>,
     registry: Mutex<Registry>,
     /// The same partitions, to find one in passing.
     open: RwLock<FxHashMap<ReplicaId, Arc<Observed>>>,
@@ -94,6 +100,7 @@ impl Host {
             places,
             waiting_for_places: AtomicUsize::new(0),
             preparations: DurationHistogram::default(),
+            dumping: Arc::new(Semaphore::new(MAX_DUMPING)),
             workers: OnceLock::new(),
             changes: Arc::default(),
             registry: Mutex::default(),
@@ -236,6 +243,7 @@ impl Host {
     }
 
     pub(crate) fn unregister(&self, observed: &Observed) {
+        observed.dumps.close();
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&observed.id);
         let mut registry = self.registry();
         if registry.partitions.remove(&observed.id).is_some() {
@@ -247,6 +255,17 @@ impl Host {
             registry.closed_cpu += observed.cpu_since_start(&meter);
             registry.closed += &meter;
         }
+    }
+
+    /// Asks for the core dump of the next guest of this partition that is stopped.
+    pub(crate) fn core_dump(
+        &self,
+        id: &ReplicaId,
+        after: Option<Duration>,
+    ) -> Result<CoreDumpWait, CoreDumpError> {
+        let observed = self.registry().partitions.get(id).cloned();
+        let observed = observed.ok_or_else(|| CoreDumpError::Unknown { id: id.clone() })?;
+        observed.dumps.ask(id, after, &self.dumping)
     }
 
     /// All partitions, sorted by id.

@@ -19,9 +19,9 @@ use crate::places::{Places, first_block};
 use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
-    Call, CallError, CloseError, CompileError, Durations, HostLimits, HostObservation, HvmConfig, Module,
-    OpenError, PartitionSpec, PartitionStatus, RequestBody, RequestError, ResponseBody, StartError,
-    StateChanges, UpgradeError, Usage, UsedSince,
+    Call, CallError, CloseError, CompileError, CoreDumpError, CoreDumpWait, Durations, HostLimits,
+    HostObservation, HvmConfig, Module, OpenError, PartitionSpec, PartitionStatus, RequestBody, RequestError,
+    ResponseBody, StartError, StateChanges, UpgradeError, Usage, UsedSince,
 };
 
 /// A call that took longer lets the worker's other work go on before its asker makes the next.
@@ -261,6 +261,18 @@ impl Hvm {
     #[must_use]
     pub fn observe(&self) -> Vec<PartitionStatus> {
         self.0.host.observe().iter().map(|observed| observed.status()).collect()
+    }
+
+    /// Asks for the core dump of the next guest of this partition that is stopped: by a trap, a limit, or because it
+    /// computes up to its deadline. Where `after` is given, also one that computes for this long is stopped for it.
+    /// Partitions of which nobody waits for a dump don't notice.
+    ///
+    /// A dump holds whatever the guest's memory held: treat it like the guest's secrets.
+    ///
+    /// # Errors
+    /// Where the partition is not open, or somebody else waits for its dump.
+    pub fn core_dump(&self, id: &ReplicaId, after: Option<Duration>) -> Result<CoreDumpWait, CoreDumpError> {
+        self.0.host.core_dump(id, after)
     }
 
     /// Tells from now on which partitions change their state, those that are open at first.

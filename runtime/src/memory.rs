@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use wasmtime::ResourceLimiterAsync;
 
 use crate::Trap;
+use crate::core_dump::DumpSlot;
 use crate::interrupt::TICK_GROWTH;
 use crate::meter::MeterCell;
 use crate::worker::{Local, give_way_in_time};
@@ -191,11 +192,22 @@ pub(crate) struct Limiter {
     account: Arc<MemoryAccount>,
     held: u64,
     denied: Option<Trap>,
+    request_began: Instant,
+    /// Until when the request may take; what starts has no deadline here.
+    deadline: Option<Instant>,
+    dumps: Arc<DumpSlot>,
 }
 
 impl Limiter {
     pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
-        Self { account, held: 0, denied: None }
+        let dumps = Arc::default();
+        Self { account, held: 0, denied: None, request_began: Instant::now(), deadline: None, dumps }
+    }
+
+    /// The same, which also stops its guest where somebody waits here for its core dump.
+    pub(crate) fn stopping_for(mut self, dumps: &Arc<DumpSlot>) -> Self {
+        self.dumps = Arc::clone(dumps);
+        self
     }
 
     /// Takes bytes that the host holds for the guest.
@@ -235,8 +247,10 @@ impl Limiter {
     }
 
     /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
-    pub(crate) fn begin_request(&mut self) {
+    pub(crate) fn begin_request(&mut self, now: Instant, deadline: Instant) {
         self.denied = None;
+        self.request_began = now;
+        self.deadline = Some(deadline);
     }
 
     fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {
@@ -324,6 +338,10 @@ impl ResourceLimiterAsync for Limiter {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired - current == TICK_GROWTH as usize {
+            // At its deadline a call is dropped, and nothing is left to be seen of where it was: a trap comes before.
+            if self.dumps.is_due(self.request_began, self.deadline) {
+                return Err(Trap::Dumped.into());
+            }
             give_way_in_time().await;
             return Ok(false);
         }

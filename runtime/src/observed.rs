@@ -10,6 +10,7 @@ use http::{Method, Uri};
 use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Sequence};
 
 use crate::changes::ChangeList;
+use crate::core_dump::DumpSlot;
 use crate::histogram::DurationHistogram;
 use crate::memory::MemoryAccount;
 use crate::meter::MeterCell;
@@ -30,6 +31,8 @@ pub(crate) struct Observed {
     pub(crate) throttled: Arc<AtomicU32>,
     /// How long requests took, of all copies of the group together.
     pub(crate) latency: Arc<DurationHistogram>,
+    /// Who waits for a core dump.
+    pub(crate) dumps: Arc<DumpSlot>,
     pub(crate) waiting_bytes: AtomicU64,
     pub(crate) stored_bytes: AtomicU64,
     sequence: AtomicU64,
@@ -111,6 +114,7 @@ impl Observed {
             mailbox: AtomicU32::new(u32::MAX),
             throttled: Arc::default(),
             latency,
+            dumps: Arc::default(),
             waiting_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
             sequence: AtomicU64::new(0),

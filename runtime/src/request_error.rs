@@ -198,6 +198,9 @@ pub enum Trap {
         /// The limit.
         limit: usize,
     },
+    /// It computed for too long while somebody waited for its core dump.
+    #[error("it computed for too long, and was stopped for a core dump that somebody asked for")]
+    Dumped,
     /// It ended itself.
     #[error("it called exit")]
     Exit,
@@ -231,7 +234,7 @@ impl RequestError {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StorageFull { .. } | Self::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::Deadline { .. } | Self::Trapped { trap: Trap::Dumped } => StatusCode::GATEWAY_TIMEOUT,
             Self::WritesTooLarge { .. }
             | Self::Trapped { .. }
             | Self::NoResponse
@@ -280,7 +283,9 @@ impl RequestError {
             | Self::Fenced { .. }
             | Self::StateUnavailable { .. }
             | Self::Stopped => RequestOutcome::Refused,
-            Self::Deadline { .. } | Self::ResponseUnread { .. } => RequestOutcome::TimedOut,
+            Self::Deadline { .. } | Self::ResponseUnread { .. } | Self::Trapped { trap: Trap::Dumped } => {
+                RequestOutcome::TimedOut
+            }
             Self::Trapped { trap: Trap::Exit | Trap::Wasm { .. } } => RequestOutcome::Trapped,
             Self::Trapped {
                 trap: Trap::Memory { .. } | Trap::Stack | Trap::Resources { .. } | Trap::Argument { .. },

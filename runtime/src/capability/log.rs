@@ -31,6 +31,11 @@ impl PartitionLog {
         Arc::new(Self { id, sink, rate })
     }
 
+    /// The partition.
+    pub(crate) const fn id(&self) -> &ReplicaId {
+        &self.id
+    }
+
     /// Writes what a guest said, line by line, as far as its rate allows. False where that is used up.
     pub(crate) fn guest(&self, level: LogLevel, source: LogSource, text: &str) -> bool {
         let mut rest = text;

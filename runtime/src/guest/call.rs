@@ -21,8 +21,9 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{Error, WasiHttpView as _};
 
 use super::Instance;
+use super::dump::stopped;
+use crate::RequestError;
 use crate::memory::Charge;
-use crate::{RequestError, Trap};
 
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
@@ -267,9 +268,5 @@ where
     let request = http.new_incoming_request(scheme, request).map_err(invalid)?;
     let head = http.new_response_outparam(head).map_err(invalid)?;
     let result = proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, head).await;
-    result.map_err(|error| {
-        let trap = Trap::of(&error, store.data());
-        store.data().log_trap(&error, &trap);
-        RequestError::Trapped { trap }
-    })
+    result.map_err(|error| RequestError::Trapped { trap: stopped(store, error) })
 }

@@ -26,9 +26,14 @@ impl InstanceHandle {
     pub(crate) fn drop_here(mut self) {
         self.0.take();
     }
+
+    /// It, for whoever lets it go in another way.
+    pub(super) fn into_inner(mut self) -> Option<Box<Instance>> {
+        self.0.take()
+    }
 }
 
-/// Only dropping takes it out.
+/// Only what ends the handle takes it out.
 const HELD: &str = "an instance is held until it is dropped";
 
 impl Deref for InstanceHandle {

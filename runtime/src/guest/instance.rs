@@ -7,9 +7,11 @@ use hvm_types::ByteSize;
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
+use super::dump::{discard_store, stopped};
 use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::capability::{Access, Effects};
+use crate::module::Linked;
 use crate::observed::Observed;
 use crate::places::Place;
 use crate::progress::Progress;
@@ -32,8 +34,8 @@ pub(crate) struct Instance {
     pub(super) answer_limit: ByteSize,
     /// When it answered its last request.
     pub(crate) idle_since: Instant,
-    _counted: Counted,
-    _place: Place,
+    pub(super) _counted: Counted,
+    pub(super) _place: Place,
 }
 
 /// Why no instance could be made.
@@ -44,7 +46,7 @@ pub(crate) struct InstanceError {
 }
 
 /// Shows an instance while it lives.
-struct Counted(Arc<Observed>);
+pub(super) struct Counted(Arc<Observed>);
 
 impl Counted {
     fn new(observed: &Arc<Observed>) -> Self {
@@ -75,17 +77,14 @@ impl Instance {
         store.set_hostcall_fuel(host_call_bytes(settings.memory.limit()));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
         store.limiter_async(|state| &mut state.limiter);
-        let trapped = |error: wasmtime::Error, store: &Store<GuestState>| {
-            let trap = Trap::of(&error, store.data());
-            store.data().log_trap(&error, &trap);
-            InstanceError { trap }
+        let (http, typed) = match Self::start(linked, &mut store).await {
+            Ok(exports) => exports,
+            Err(error) => {
+                let trap = stopped(&mut store, error);
+                discard_store(store, (counted, place));
+                return Err(InstanceError { trap });
+            }
         };
-        let instance = linked.pre.instantiate_async(&mut store).await;
-        let instance = instance.map_err(|error| trapped(error, &store))?;
-        let http = linked.http.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose();
-        let http = http.map_err(|error| trapped(error, &store))?;
-        let typed = linked.typed.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose();
-        let typed = typed.map_err(|error| trapped(error, &store))?;
         let answer_limit = settings.answer_limit;
         Ok(Self {
             store,
@@ -97,13 +96,30 @@ impl Instance {
             _place: place,
         })
     }
+
+    /// Runs the start code, and finds the exports.
+    async fn start(
+        linked: &Linked,
+        store: &mut Store<GuestState>,
+    ) -> wasmtime::Result<(Option<Proxy>, Option<Typed>)> {
+        let instance = linked.pre.instantiate_async(&mut *store).await?;
+        let http = linked.http.as_ref().map(|indices| indices.load(&mut *store, &instance)).transpose()?;
+        let typed = linked.typed.as_ref().map(|indices| indices.load(&mut *store, &instance)).transpose()?;
+        Ok((http, typed))
+    }
 }
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>) {
+    pub(crate) fn begin(
+        &mut self,
+        access: Access,
+        progress: &Arc<Progress>,
+        now: Instant,
+        deadline: tokio::time::Instant,
+    ) {
         let state = self.store.data_mut();
-        state.limiter.begin_request();
+        state.limiter.begin_request(now, deadline.into_std());
         state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
     }
@@ -122,6 +138,9 @@ impl Instance {
 impl Trap {
     /// What stopped a guest. A limit that it ran into explains the trap that followed.
     pub(crate) fn of(error: &wasmtime::Error, state: &GuestState) -> Self {
+        if let Some(Self::Dumped) = error.downcast_ref() {
+            return Self::Dumped;
+        }
         if let Some(denied) = state.limiter.denied() {
             return denied;
         }

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod call;
+mod dump;
 mod handle;
 mod handles;
 mod instance;
@@ -12,6 +13,7 @@ mod typed;
 mod unsent;
 
 pub(crate) use call::{answer_whole, stream_answer};
+pub(crate) use dump::discard;
 pub(crate) use handle::{Disposal, InstanceHandle};
 pub(crate) use instance::Instance;
 pub(crate) use linker::linker;

@@ -7,12 +7,14 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::dump::PendingDump;
 use super::handles::Handles;
 use super::unsent::Unsent;
 use super::{Outgoing, OutgoingPolicy};
 use crate::capability::{
     Config, ConfigView, Effects, GuestOutput, Keyvalue, KeyvalueView, LoggingView, PartitionLog,
 };
+use crate::core_dump::DumpSlot;
 use crate::memory::{Limiter, MemoryAccount};
 use crate::{LogLevel, Trap};
 
@@ -24,10 +26,6 @@ const MAX_KEPT_RESOURCES: usize = 256;
 const MAX_RANDOM_BYTES: u64 = 256 << 10;
 /// Most bytes of header fields in one collection, in memory.
 const MAX_FIELD_BYTES: usize = 32 << 10;
-/// Most frames that are logged when a guest is stopped. wasmtime itself captures 20.
-const MAX_FRAMES: usize = 16;
-/// Longest frame in bytes: names of generic functions have no end.
-const MAX_FRAME_BYTES: usize = 300;
 
 /// The host's side of one instance.
 pub(crate) struct GuestState {
@@ -41,6 +39,9 @@ pub(crate) struct GuestState {
     handles: Handles,
     config: Config,
     log: Arc<PartitionLog>,
+    pub(super) dumps: Arc<DumpSlot>,
+    /// What its dump needs, once its guest was stopped and somebody asked.
+    pub(super) pending_dump: Option<Box<PendingDump>>,
 }
 
 /// What the instances of one partition have in common.
@@ -55,6 +56,7 @@ pub(crate) struct GuestSettings {
     /// Longest answer to a typed call.
     pub(crate) answer_limit: ByteSize,
     pub(crate) log: Arc<PartitionLog>,
+    pub(crate) dumps: Arc<DumpSlot>,
 }
 
 impl GuestState {
@@ -75,7 +77,7 @@ impl GuestState {
         http.set_field_size_limit(MAX_FIELD_BYTES);
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
-        let mut limiter = Limiter::new(Arc::clone(&settings.memory));
+        let mut limiter = Limiter::new(Arc::clone(&settings.memory)).stopping_for(&settings.dumps);
         Ok(Self {
             table,
             wasi: wasi.build(),
@@ -87,6 +89,8 @@ impl GuestState {
             keyvalue: Keyvalue::new(Arc::clone(&settings.stores), settings.state.clone()),
             config: Config(settings.config_granted.then(|| Arc::clone(&settings.env))),
             log: Arc::clone(&settings.log),
+            dumps: Arc::clone(&settings.dumps),
+            pending_dump: None,
         })
     }
 
@@ -124,20 +128,23 @@ impl GuestState {
         LoggingView(&self.log)
     }
 
-    /// Tells the partition's log in which request and where the guest was stopped: the innermost function first, by
-    /// the names that its component holds.
-    pub(super) fn log_trap(&self, error: &wasmtime::Error, trap: &Trap) {
-        let Some(trace) = error.downcast_ref::<wasmtime::WasmBacktrace>() else { return };
-        // A guest that traps all the time is not to cost its host a text each time.
-        let lines = 1 + trace.frames().len().min(MAX_FRAMES) as u64;
-        if !self.log.has_room(lines, std::time::Instant::now()) {
+    pub(super) fn log(&self) -> Arc<PartitionLog> {
+        Arc::clone(&self.log)
+    }
+
+    /// Whether the partition's log takes so many lines now. A guest that traps all the time is not to cost its host a
+    /// text each time.
+    pub(super) fn log_has_room(&self, lines: usize) -> bool {
+        self.log.has_room(lines as u64, std::time::Instant::now())
+    }
+
+    /// Tells the partition's log in which request and where the guest was stopped.
+    pub(super) fn log_trap(&self, request: &str, trap: &Trap, frames: &[String]) {
+        if frames.is_empty() {
             return;
         }
-        let request = self.outgoing.progress().map_or_else(|| "its start".to_owned(), ToString::to_string);
         self.log.host(LogLevel::Error, &format!("{request} stopped at: {trap}"));
-        // The first line of it says that it is one.
-        for frame in trace.to_string().lines().skip(1).take(MAX_FRAMES) {
-            let frame = &frame[..frame.floor_char_boundary(MAX_FRAME_BYTES)];
+        for frame in frames {
             self.log.host(LogLevel::Error, &format!("{request} {frame}"));
         }
     }

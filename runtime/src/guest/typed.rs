@@ -6,7 +6,8 @@ use http::{HeaderValue, Method, Response, StatusCode, request, response};
 
 use self::bindings::exports::hvm::app::handler;
 use super::Instance;
-use crate::{CallKind, Failure, FailureKind, RequestError, Trap};
+use super::dump::stopped;
+use crate::{CallKind, Failure, FailureKind, RequestError};
 
 pub(crate) use bindings::{Typed, TypedIndices};
 
@@ -48,11 +49,7 @@ impl Instance {
                 Err(RequestError::ResponseTooLarge { limit })
             }
             Ok(Err(failure)) => Ok(Err(failure.into())),
-            Err(error) => {
-                let trap = Trap::of(&error, store.data());
-                store.data().log_trap(&error, &trap);
-                Err(RequestError::Trapped { trap })
-            }
+            Err(error) => Err(RequestError::Trapped { trap: stopped(store, error) }),
         }
     }
 

@@ -17,3 +17,4 @@ pub(crate) use cache::CodeCache;
 pub use child::compile_child;
 pub(crate) use compile::Compiler;
 pub use compiled::Module;
+pub(crate) use linked::Linked;

@@ -21,7 +21,7 @@ use super::accept::{Admitted, Start, find};
 use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
-use crate::guest::{Answered, InstanceHandle};
+use crate::guest::{Answered, InstanceHandle, discard};
 use crate::observed::{DoingGuard, Topic};
 use crate::progress::{Progress, Step};
 use crate::worker::Local;
@@ -222,13 +222,17 @@ impl Partition {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
-        instance.begin(if version.spec.stateful { Access::Query } else { Access::None }, progress);
+        let access = if version.spec.stateful { Access::Query } else { Access::None };
+        instance.begin(access, progress, Instant::now(), deadline);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
-        let answered = answered?;
-        match &effects.broken {
-            Some(error) => Err(self.read_error(error)),
-            None => Ok((answered, instance)),
+        match (answered, &effects.broken) {
+            (Err(error), _) => {
+                discard(instance);
+                Err(error)
+            }
+            (_, Some(error)) => Err(self.read_error(error)),
+            (Ok(answered), None) => Ok((answered, instance)),
         }
     }
 

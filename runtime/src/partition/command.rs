@@ -20,7 +20,7 @@ use super::version::{Pool, Version};
 use super::{Partition, idempotency};
 use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
-use crate::guest::{InstanceHandle, answer_whole};
+use crate::guest::{InstanceHandle, answer_whole, discard};
 use crate::progress::{Progress, Step};
 use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
 
@@ -126,7 +126,7 @@ impl Partition {
     ) -> Result<Outcome, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Command, until).await?;
-        instance.begin(Access::Command, progress);
+        instance.begin(Access::Command, progress, Instant::now(), until);
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));
@@ -138,7 +138,13 @@ impl Partition {
             }
         };
         let effects = instance.end();
-        let answer = answered?;
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(error) => {
+                discard(instance);
+                return Err(error);
+            }
+        };
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));
         }

@@ -20,7 +20,7 @@ use super::Partition;
 use super::job::{Asked, Job, JobBody, Reply};
 use super::version::{Pool, Version};
 use crate::capability::Access;
-use crate::guest::{InstanceHandle, stream_answer};
+use crate::guest::{InstanceHandle, discard, stream_answer};
 use crate::meter::MeterCell;
 use crate::progress::{Progress, Step};
 use crate::stream::{self, AnswerEnd};
@@ -120,7 +120,7 @@ impl Partition {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress);
+        instance.begin(access, progress, std::time::Instant::now(), deadline);
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
@@ -128,7 +128,10 @@ impl Partition {
         })
         .await;
         let effects = instance.end();
-        answered?;
+        if let Err(error) = answered {
+            discard(instance);
+            return Err(error);
+        }
         if let Some(error) = &effects.broken {
             return Err(self.read_error(error));
         }

@@ -100,6 +100,7 @@ impl Version {
             memory: Arc::clone(&memory),
             answer_limit: spec.resources.response_body,
             log: Arc::clone(log),
+            dumps: Arc::clone(&observed.dumps),
         };
         let (command, queries) = (Idle::default(), Idle::default());
         Rc::new(Self { spec, state, memory, settings, command, queries, is_listed: Cell::new(false) })

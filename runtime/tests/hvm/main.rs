@@ -4,6 +4,7 @@ mod bed;
 mod capability;
 mod command;
 mod compiling;
+mod core_dump;
 mod density;
 mod fault;
 mod greed;
