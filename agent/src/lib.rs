@@ -18,6 +18,7 @@
 mod agent;
 mod api_server;
 mod config;
+mod core_dump;
 mod data_dir;
 mod failure_text;
 mod images;

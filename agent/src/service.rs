@@ -1,4 +1,4 @@
-//! The agent's API: logs, usage and partitions of this host.
+//! The agent's API: logs, usage, partitions and core dumps of this host.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use hvm_types::{HostId, Meter, ReplicaId};
 use tokio::sync::broadcast;
 use tonic::{Request, Response, Status};
 
+use crate::core_dump::core_dump;
 use crate::failure_text::with_causes;
 use crate::logs::{LogEntry, Logs, Prefix, StoredLine};
 use crate::reconcile::Registry;
@@ -31,11 +32,13 @@ pub struct AgentService {
 /// Requests of one partition that are shown; who has more sees the oldest.
 const MAX_DOING: usize = 100;
 
+type CoreDumpStream = Pin<Box<dyn Stream<Item = Result<v1::CoreDumpPart, Status>> + Send>>;
 type LogStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl AgentApi for AgentService {
     type GetLogsStream = LogStream;
+    type GetCoreDumpStream = CoreDumpStream;
 
     async fn get_logs(
         &self,
@@ -94,6 +97,16 @@ impl AgentApi for AgentService {
             detail(report.into(), status)
         });
         Ok(Response::new(v1::GetPartitionsResponse { partitions: partitions.collect() }))
+    }
+
+    async fn get_core_dump(
+        &self,
+        request: Request<v1::GetCoreDumpRequest>,
+    ) -> Result<Response<Self::GetCoreDumpStream>, Status> {
+        let request = request.into_inner();
+        let prefix = selection(&request.prefix)?;
+        let after = (request.after_millis > 0).then(|| Duration::from_millis(request.after_millis));
+        Ok(Response::new(Box::pin(core_dump(&self.hvm, &prefix, after)?)))
     }
 }
 

@@ -55,6 +55,12 @@ pub(crate) enum Command {
     Hosts(ListArgs),
     /// Show the log lines of an app's partitions.
     Logs(LogsArgs),
+    /// Wait for the next guest that is stopped, and write its core dump to a file.
+    ///
+    /// A guest is stopped by a trap, by a limit, or because it computes up to its deadline. The dump is a file in the
+    /// WebAssembly core dump format. It holds the guest's memory, with any secret that was there; the host keeps
+    /// nothing of it, and nothing is dumped while nobody waits.
+    Coredump(CoredumpArgs),
     /// Show what each partition used, and the hosts beside them.
     ///
     /// What a host's partitions used and what stands beside `(host)` sum to what its process used. It is kept in
@@ -255,6 +261,23 @@ pub(crate) struct LogsArgs {
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoredumpArgs {
+    /// A deployment, deployment/group or deployment/group/number.
+    pub(crate) of: String,
+    /// Where the dump goes: a file that is not there yet. Only its owner may read it.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Stop a guest, too, that computes for this long for one request, such as 2s: to see where it hangs.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) after: Option<hvm_types::Period>,
+    /// Longest wait.
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub(crate) wait: hvm_types::Period,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 #[derive(Debug, Args)]

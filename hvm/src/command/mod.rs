@@ -1,5 +1,6 @@
 //! The commands: each module is one, from its arguments to what it prints.
 
+mod coredump;
 mod daemon;
 mod deploy;
 mod doing;
