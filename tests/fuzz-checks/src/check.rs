@@ -1,17 +1,18 @@
 //! The list of all checks. A name is that of the target in `fuzz/fuzz_targets`, of its corpus and of its
 //! dictionary.
 
-use crate::{component, deployment_file, image_documents, image_tar, manifest, routing, signature, state};
+use crate::{component, deployment_file, image_documents, image_tar, interruptible, manifest, routing, signature, state};
 
 /// Panics where a property does not hold of these bytes.
 pub type Check = fn(&[u8]);
 
 /// Every check by its name.
-pub const CHECKS: [(&str, Check); 9] = [
+pub const CHECKS: [(&str, Check); 10] = [
     ("component", component::check),
     ("deployment_file", deployment_file::check),
     ("image_documents", image_documents::check),
     ("image_tar", image_tar::check),
+    ("interruptible", interruptible::check),
     ("manifest", manifest::check),
     ("routing", routing::check),
     ("signature", signature::check),

@@ -7,8 +7,12 @@
 mod check;
 mod component;
 mod deployment_file;
+#[cfg(feature = "execute")]
+mod execute;
 mod image_documents;
 mod image_tar;
+mod interrupt;
+mod interruptible;
 mod manifest;
 mod routing;
 mod signature;

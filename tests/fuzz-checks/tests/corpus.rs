@@ -82,6 +82,11 @@ fn no_damage_of_the_corpus_is_taken_for_state() {
 }
 
 #[test]
+fn what_is_made_interruptible_stays_valid() {
+    corpus_holds_for("interruptible");
+}
+
+#[test]
 fn every_check_has_a_target_and_a_corpus_and_no_other_is_there() {
     let checks: BTreeSet<String> = CHECKS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let corpora = files(&fuzz_folder().join("corpus"));
