@@ -1,9 +1,10 @@
-//! The one engine profile: how components are compiled and where their instances live.
+//! The engines: how components are compiled and where their instances live. There is one for each way of metering; they
+//! differ in whether code counts fuel, and share nothing.
 //!
-//! Why it is as it is stands in `docs/decisions/0020-hvm-execution.md`.
+//! Why they are as they are stands in `docs/decisions/0020-hvm-execution.md` and `0029-deterministic-metering.md`.
 
-use hvm_types::ByteSize;
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use hvm_types::{ByteSize, Metering};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig};
 
 use crate::StartError;
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
@@ -34,27 +35,31 @@ pub(crate) const TABLES_PER_PERMIT: u32 = MAX_TABLES;
 /// Memories that an admission permit stands for.
 pub(crate) const MEMORIES_PER_PERMIT: u32 = 1;
 
-/// Makes an engine with room for this many instances; whether the host carries them was checked before.
-pub(crate) fn build(instances: u32) -> Result<Engine, StartError> {
-    let mut config = profile();
+/// Makes an engine with room for this many instances. Whoever asks has checked that the host carries them.
+pub(crate) fn build(metering: Metering, instances: u32) -> Result<Engine, StartError> {
+    let mut config = profile(metering);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances)));
     Engine::new(&config).map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })
 }
 
 /// Makes an engine that compiles for the one that [`build`] makes, and reserves nothing to run in.
-pub(crate) fn for_compiling(parallel: bool) -> wasmtime::Result<Engine> {
-    let mut config = profile();
+pub(crate) fn for_compiling(metering: Metering, parallel: bool) -> wasmtime::Result<Engine> {
+    let mut config = profile(metering);
     config.allocation_strategy(InstanceAllocationStrategy::OnDemand).parallel_compilation(parallel);
     Engine::new(&config)
 }
 
 /// What decides about the code of guests.
-fn profile() -> Config {
+fn profile(metering: Metering) -> Config {
+    // Growing a table is how a guest asks for its turn: the elements that it names are none of its work.
+    let mut cost = OperatorCost::new();
+    cost.variable.table_grow_per_element = 0;
     let mut config = Config::new();
     config
         // Guests count their own work (see `interrupt`), in branches that are marked as rarely taken.
         .epoch_interruption(false)
-        .consume_fuel(false)
+        .consume_fuel(metering == Metering::Deterministic)
+        .operator_cost(cost)
         .wasm_branch_hinting(true)
         // WASI 0.2 has no concurrent calls; without the machinery for them a call costs a third.
         .concurrency_support(false)
@@ -108,14 +113,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn code_of_the_compiling_engine_fits_the_one_that_runs_it() {
+    fn code_of_the_compiling_engine_fits_the_one_that_runs_it_and_no_other() {
         let profile = |engine: &Engine| {
             let mut hash = DefaultHasher::new();
             engine.precompile_compatibility_hash().hash(&mut hash);
             hash.finish()
         };
-        let running = build(4).expect("this host has room for four");
-        assert_eq!(profile(&running), profile(&for_compiling(true).expect("an engine")));
-        assert_eq!(profile(&running), profile(&for_compiling(false).expect("an engine")));
+        let profiles = Metering::ALL.map(|metering| {
+            let running = profile(&build(metering, 4).expect("this host has room for four"));
+            for parallel in [false, true] {
+                let compiling = for_compiling(metering, parallel).expect("an engine");
+                assert_eq!(profile(&compiling), running, "{metering:?}, parallel: {parallel}");
+            }
+            running
+        });
+        assert_ne!(profiles[0], profiles[1]);
     }
 }

@@ -197,6 +197,14 @@ pub enum CompileError {
         /// Why.
         reason: String,
     },
+    /// The engine for its metering can't be made.
+    #[error("compile {digest} for deterministic metering: {reason}")]
+    NoEngine {
+        /// The component.
+        digest: Digest,
+        /// Why.
+        reason: String,
+    },
     /// The compiler or the linker refused it.
     #[error("compile {digest}: {reason}")]
     Refused {
@@ -218,7 +226,11 @@ impl CompileError {
     pub(crate) const fn is_of_component(&self) -> bool {
         !matches!(
             self,
-            Self::TimedOut { .. } | Self::Crashed { .. } | Self::Process { .. } | Self::Stopped { .. }
+            Self::TimedOut { .. }
+                | Self::Crashed { .. }
+                | Self::Process { .. }
+                | Self::NoEngine { .. }
+                | Self::Stopped { .. }
         )
     }
 }

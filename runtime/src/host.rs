@@ -1,49 +1,39 @@
-//! What all workers of an HVM share: settings, engine, the pool's places, the partitions as they can be seen.
+//! What all workers of an HVM share: settings, compilers, the pools' places, the partitions as they can be seen.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
+use hvm_types::{DeploymentName, GroupName, Meter, Metering, ReplicaId};
 use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
-use wasmtime::Engine;
 
 use crate::changes::ChangeList;
 use crate::core_dump::MAX_DUMPING;
 use crate::guest::Disposal;
 use crate::histogram::{DurationHistogram, Durations};
 use crate::memory::HostMemory;
-use crate::module::Compiler;
+use crate::module::Compilers;
 use crate::observed::{Arriving, Observed};
-use crate::places::{Place, Places};
+use crate::places::Places;
 use crate::state::StateEngine;
-use crate::worker::{Local, WorkerHandle, process_cpu};
+use crate::worker::{WorkerHandle, process_cpu};
 use crate::{
     CoreDumpError, CoreDumpWait, HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince,
 };
 
-/// How long a request waits for a place before it asks again for idle instances to go.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
-
 /// What all workers share.
 pub(crate) struct Host {
     pub(crate) config: HvmConfig,
-    /// The engine of the first places: what its modules belong to.
-    pub(crate) engine: Engine,
-    pub(crate) compiler: Arc<Compiler>,
+    pub(crate) compilers: Compilers,
     pub(crate) state: Arc<dyn StateEngine>,
     pub(crate) memory: Arc<HostMemory>,
     pub(crate) disposal: Disposal,
     pub(crate) workers: OnceLock<Vec<WorkerHandle>>,
     pub(crate) changes: Arc<ChangeList>,
-    places: Places,
-    /// Requests that wait for a place; while there are any, no instance stays idle.
-    waiting_for_places: AtomicUsize,
+    /// One pool for each way of metering.
+    places: [Places; Metering::ALL.len()],
     pub(crate) preparations: DurationHistogram,
     /// Places for core dumps that are being made.
     dumping: Arc<Semaphore>,
@@ -77,37 +67,25 @@ struct Drained {
 /// they were last asked for counts as the host's own.
 const MAX_CLOSED_UNDRAINED: usize = 100_000;
 
-/// Counts a request that waits for a place.
-struct WaitsForPlace<'a>(&'a AtomicUsize);
-
-impl Drop for WaitsForPlace<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Host {
     pub(crate) fn new(
         config: HvmConfig,
-        engine: Engine,
-        compiler: Compiler,
-        places: Places,
+        compilers: Compilers,
+        places: [Places; Metering::ALL.len()],
         state: Arc<dyn StateEngine>,
     ) -> Self {
         Self {
             memory: HostMemory::new(config.memory),
             disposal: Disposal::default(),
             places,
-            waiting_for_places: AtomicUsize::new(0),
             preparations: DurationHistogram::default(),
             dumping: Arc::new(Semaphore::new(MAX_DUMPING)),
             workers: OnceLock::new(),
             changes: Arc::default(),
             registry: Mutex::default(),
             open: RwLock::default(),
-            compiler: Arc::new(compiler),
+            compilers,
             config,
-            engine,
             state,
         }
     }
@@ -130,61 +108,13 @@ impl Host {
         usize::try_from(place % count).expect("smaller than the number of workers")
     }
 
-    /// Places of the pool for one instance, at once or never. Where none is free, idle instances of this worker
-    /// make room.
-    fn place_now(&self, permits: u32) -> Option<Place> {
-        loop {
-            if let Some(place) = self.places.take_now(permits) {
-                return Some(place);
-            }
-            if !Local::current().is_some_and(|local| local.reclaim_one()) {
-                return None;
-            }
+    /// The places of the pool for one way of metering.
+    pub(crate) const fn places(&self, metering: Metering) -> &Places {
+        let [time, deterministic] = &self.places;
+        match metering {
+            Metering::Time => time,
+            Metering::Deterministic => deterministic,
         }
-    }
-
-    /// Places of the pool for one instance where some are free, or idle instances of this worker can go. It waits for
-    /// no instance, at most for places to be reserved.
-    pub(crate) async fn place_if_free(&self, permits: u32) -> Option<Place> {
-        self.places.ensure_room(permits).await;
-        self.place_now(permits)
-    }
-
-    /// Places of the pool for one instance. Where none is free, idle instances make room, here first; then it
-    /// waits.
-    pub(crate) async fn place(&self, permits: u32, until: Instant) -> Result<Place, RequestError> {
-        if let Some(place) = self.place_if_free(permits).await {
-            return Ok(place);
-        }
-        self.waiting_for_places.fetch_add(1, Relaxed);
-        let _waits = WaitsForPlace(&self.waiting_for_places);
-        let mut place = pin!(timeout_at(until, self.places.take(permits)));
-        loop {
-            self.ask_for_room(permits);
-            tokio::select! {
-                biased;
-                place = &mut place => {
-                    return place.map_err(|_| RequestError::HostFull)?.ok_or(RequestError::Stopped);
-                }
-                () = tokio::time::sleep(ASK_AGAIN) => {}
-            }
-        }
-    }
-
-    /// Asks all workers to let idle instances go.
-    fn ask_for_room(&self, permits: u32) {
-        for worker in self.workers() {
-            worker.try_order(Box::new(move |local| {
-                for _ in 0..permits {
-                    local.reclaim_one();
-                }
-            }));
-        }
-    }
-
-    /// Whether an instance may stay in memory after its request.
-    pub(crate) fn may_keep_instances(&self) -> bool {
-        self.waiting_for_places.load(Relaxed) == 0
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -218,10 +148,11 @@ impl Host {
     /// What all partitions share, as it is now.
     pub(crate) fn observe_shared(&self) -> HostObservation {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let pools = Metering::ALL.map(|metering| self.places(metering));
         HostObservation {
-            places: self.config.max_instances,
-            free_places: count(self.places.free()),
-            waiting_for_places: count(self.waiting_for_places.load(Relaxed)),
+            places: pools.iter().map(|pool| pool.total()).sum(),
+            free_places: count(pools.iter().map(|pool| pool.free()).sum()),
+            waiting_for_places: count(pools.iter().map(|pool| pool.waiting()).sum()),
             queues: self.workers().iter().map(|worker| count(worker.queued())).collect(),
             memory: self.memory.used(),
             memory_limit: self.config.memory,
@@ -273,6 +204,11 @@ impl Host {
         self.registry().partitions.values().cloned().collect()
     }
 
+    /// Processor time of this process, and of those that compiled for it.
+    pub(crate) fn cpu(&self) -> Duration {
+        process_cpu() + self.compilers.children_cpu()
+    }
+
     /// What was used since the last call.
     pub(crate) fn drain_usage(&self) -> UsedSince {
         let observed = self.observe();
@@ -287,7 +223,7 @@ impl Host {
         drained.partitions += in_partitions;
         // What a worker charged after it was asked to settle may be of a moment that is still to come for this
         // clock: then the host's share stands still.
-        let host = process_cpu().saturating_sub(drained.partitions).max(drained.host);
+        let host = self.cpu().saturating_sub(drained.partitions).max(drained.host);
         let host_cpu = host - std::mem::replace(&mut drained.host, host);
         UsedSince {
             partitions: used.into_values().collect(),

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hvm_types::{DeploymentName, GroupName, Meter, ReplicaId};
+use hvm_types::{DeploymentName, GroupName, Meter, Metering, ReplicaId};
 use tokio::sync::{oneshot, watch};
-use wasmtime::Engine;
 
 use crate::host::Host;
-use crate::module::{CodeCache, Compiler};
+use crate::module::Compilers;
 use crate::partition::{self, Reply, Start, Started};
-use crate::places::{Places, first_block};
+use crate::places::Places;
 use crate::state::StateEngine;
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
@@ -45,9 +44,8 @@ struct Running {
 /// go on beside each other.
 pub struct PreparedHvm {
     config: HvmConfig,
-    engine: Engine,
-    compiler: Compiler,
-    places: Places,
+    compilers: Compilers,
+    places: [Places; Metering::ALL.len()],
 }
 
 impl PreparedHvm {
@@ -56,9 +54,9 @@ impl PreparedHvm {
     /// # Errors
     /// Where there is no thread for a worker.
     pub fn start(self, state: Arc<dyn StateEngine>) -> Result<Hvm, StartError> {
-        let Self { config, engine, compiler, places } = self;
+        let Self { config, compilers, places } = self;
         let workers = config.workers.get();
-        let host = Arc::new(Host::new(config, engine, compiler, places, state));
+        let host = Arc::new(Host::new(config, compilers, places, state));
         let start_error = |worker| move |source| StartError::Worker { worker, source };
         let (handles, intakes) = worker::prepare(workers);
         host.workers.get_or_init(|| handles);
@@ -93,16 +91,20 @@ impl Hvm {
     /// # Errors
     /// Where this host can't carry what the settings ask for. The error says what to change.
     pub fn prepare(config: HvmConfig) -> Result<PreparedHvm, StartError> {
-        let instances = config.max_instances;
-        HostLimits::read().check(instances)?;
-        let places = Places::new(instances);
-        let engine = crate::engine::build(first_block(instances))?;
-        let cache = CodeCache::open(&config.code_cache, config.code_cache_size, &engine)?;
-        let linker = crate::guest::linker(&engine)
-            .map_err(|error| StartError::Engine { instances, reason: format!("{error:#}") })?;
-        let compiling = config.compiling.clone();
-        let compiler = Compiler::new(linker, places.rest_linker(), cache, config.max_component, compiling);
-        Ok(PreparedHvm { config, engine, compiler, places })
+        // Also those that are made when they are first asked for: what is promised then must be there.
+        let instances = Metering::ALL.into_iter().map(|metering| config.instances(metering));
+        HostLimits::read().check(instances.fold(0, u32::saturating_add))?;
+        let places = Metering::ALL.map(|metering| Places::new(metering, config.instances(metering)));
+        let compilers = Compilers::new(&config, places.each_ref().map(Places::rest_linker))?;
+        Ok(PreparedHvm { config, compilers, places })
+    }
+
+    /// [`compile_for`](Self::compile_for) partitions that are metered by processor time.
+    ///
+    /// # Errors
+    /// See [`compile_for`](Self::compile_for).
+    pub async fn compile(&self, component: Bytes) -> Result<Module, CompileError> {
+        self.compile_for(Metering::Time, component).await
     }
 
     /// Makes a module of a component, from the cache where its compiled code is there. Who asks for the same
@@ -112,9 +114,9 @@ impl Hvm {
     /// # Errors
     /// When it is no component, imports what nobody offers, or can't be compiled within the limits. For ten
     /// minutes such a component is refused without another try.
-    pub async fn compile(&self, component: Bytes) -> Result<Module, CompileError> {
+    pub async fn compile_for(&self, metering: Metering, component: Bytes) -> Result<Module, CompileError> {
         let began = Instant::now();
-        let module = Arc::clone(&self.0.host.compiler).compile(component).await?;
+        let module = self.0.host.compilers.compile(metering, component).await?;
         self.0.host.preparations.add(began.elapsed());
         Ok(module)
     }
@@ -307,7 +309,7 @@ impl Hvm {
             .zip(&partitions)
             .map(|(observed, usage)| observed.cpu_since_start(&usage.meter))
             .sum();
-        let cpu = worker::process_cpu().saturating_sub(in_partitions).saturating_sub(closed_cpu);
+        let cpu = self.0.host.cpu().saturating_sub(in_partitions).saturating_sub(closed_cpu);
         Usage { partitions, closed, host: Meter { cpu, ..Meter::default() } }
     }
 

@@ -26,6 +26,7 @@
 //! `partition` lets it wait its turn, runs it in a `guest` instance, and commits what it did to the [`state`]
 //! before the answer leaves. `capability` and [`egress`] are what a guest can reach. `module` compiles.
 
+mod blocks;
 mod body;
 mod call;
 mod capability;

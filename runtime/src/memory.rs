@@ -232,6 +232,11 @@ impl Limiter {
         self.account.meter.count_state(bytes, 0);
     }
 
+    /// Counts fuel that the guest used.
+    pub(crate) fn count_fuel(&self, fuel: u64) {
+        self.account.meter.add_fuel(fuel);
+    }
+
     /// Gives back what the host held for the guest.
     pub(crate) fn release(&mut self, bytes: u64) {
         if bytes == 0 {

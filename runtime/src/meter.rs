@@ -102,6 +102,13 @@ impl MeterCell {
         self.add(&self.cpu_nanos, nanos(time));
     }
 
+    pub(crate) fn add_fuel(&self, fuel: u64) {
+        // A guest can name a length that it is charged for, so its sum has no end.
+        let sum = self.fuel.load(Relaxed).saturating_add(fuel);
+        self.fuel.store(sum, Relaxed);
+        self.add(&self.fuel, 0);
+    }
+
     pub(crate) fn add_wall(&self, time: Duration) {
         self.add(&self.wall_nanos, nanos(time));
     }

@@ -135,7 +135,8 @@ impl std::fmt::Display for Phase {
 }
 
 /// What was used since the HVM started, or for partitions with state since they were made. Processor time of
-/// `partitions`, `closed` and `host` sums to that of the process for what was used since the start.
+/// `partitions`, `closed` and `host` sums to that of the process and of those that compiled for it, for what was used
+/// since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// By partition, those that are open now.
@@ -154,7 +155,7 @@ pub struct UsedSince {
     pub partitions: Vec<PartitionUsage>,
     /// Processor time that is no partition's.
     pub host_cpu: Duration,
-    /// Processor time of the whole process.
+    /// Processor time of the whole process, and of the processes that compiled for it, when they end.
     pub process_cpu: Duration,
 }
 

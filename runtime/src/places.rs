@@ -1,196 +1,122 @@
-//! The pool's places for instances, in two blocks. The first block is there from the start; the rest is reserved when
-//! the first runs short, because reserving ten thousand places takes the kernel tens of milliseconds and most hosts
-//! never need them. Each block is an engine of its own, since an engine can't grow. It makes no instances and lets
-//! none go.
+//! The places of one pool of instances: who gets one, who waits for one, and whose idle instance goes for it.
+//!
+//! Where they are is `blocks`'; the engines' pools have them.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use wasmtime::component::Linker;
+use hvm_types::Metering;
+use tokio::time::{Instant, timeout_at};
 
-use crate::StartError;
-use crate::engine;
-use crate::guest::{self, GuestState};
+use crate::RequestError;
+use crate::blocks::{Blocks, Place, RestLinker};
+use crate::worker::{Local, WorkerHandle};
 
-/// Places of the first block: reserving them takes less than a millisecond.
-const FIRST: u32 = 256;
+/// How long a request waits for a place before it asks again for idle instances to go.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Of the first block, so many places are left when the rest is reserved: for what is asked for meanwhile.
-const FEW: usize = 64;
-
-/// A part of the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Block {
-    First,
-    Rest,
-}
-
-/// Room for one instance. It is free again when this is dropped.
-pub(crate) struct Place {
-    pub(crate) block: Block,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// What links components for the rest, once that is there.
-pub(crate) type RestLinker = Arc<OnceLock<Linker<GuestState>>>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Growth {
-    NotNeeded,
-    UnderWay,
-    Ended,
-}
-
-/// All places of an HVM.
+/// The places of the pool for one way of metering.
 pub(crate) struct Places {
-    first: Arc<Semaphore>,
-    rest: Arc<Semaphore>,
-    rest_linker: RestLinker,
-    growth: Arc<watch::Sender<Growth>>,
-    /// Places of the rest that are not reserved yet.
-    unreserved: Arc<AtomicU32>,
+    metering: Metering,
+    total: u32,
+    blocks: Blocks,
+    /// Requests that wait for a place; while there are any, no instance stays idle.
+    waiting: AtomicUsize,
+}
+
+/// Counts a request that waits for a place.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Places {
-    /// So many places, of which the engine of the first block has [`first_block`].
-    pub(crate) fn new(count: u32) -> Self {
-        let first = first_block(count);
-        let rest = count - first;
-        let growth = if rest == 0 { Growth::Ended } else { Growth::NotNeeded };
-        Self {
-            first: Arc::new(Semaphore::new(first as usize)),
-            rest: Arc::new(Semaphore::new(0)),
-            rest_linker: RestLinker::default(),
-            growth: Arc::new(watch::channel(growth).0),
-            unreserved: Arc::new(AtomicU32::new(rest)),
-        }
+    pub(crate) fn new(metering: Metering, total: u32) -> Self {
+        Self { metering, total, blocks: Blocks::new(metering, total), waiting: AtomicUsize::new(0) }
     }
 
+    /// What links components for the second block.
     pub(crate) fn rest_linker(&self) -> RestLinker {
-        Arc::clone(&self.rest_linker)
+        self.blocks.rest_linker()
     }
 
-    /// Places that no instance holds, reserved or not.
+    /// All there are.
+    pub(crate) const fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Those that nobody has.
     pub(crate) fn free(&self) -> usize {
-        let reserved = self.first.available_permits() + self.rest.available_permits();
-        reserved + self.unreserved.load(Relaxed) as usize
+        self.blocks.free()
     }
 
-    /// So many places for one instance, at once or not at all.
-    pub(crate) fn take_now(&self, permits: u32) -> Option<Place> {
-        [(Block::First, &self.first), (Block::Rest, &self.rest)].into_iter().find_map(|(block, places)| {
-            let permit = Arc::clone(places).try_acquire_many_owned(permits).ok()?;
-            Some(Place { block, _permit: permit })
-        })
+    /// Requests that wait for one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
     }
 
-    /// So many places for one instance, as soon as one of the blocks has them; never where the HVM has stopped.
-    pub(crate) async fn take(&self, permits: u32) -> Option<Place> {
-        let first = Arc::clone(&self.first).acquire_many_owned(permits);
-        let rest = Arc::clone(&self.rest).acquire_many_owned(permits);
-        let (block, permit) = tokio::select! {
-            biased;
-            permit = first => (Block::First, permit),
-            permit = rest => (Block::Rest, permit),
-        };
-        Some(Place { block, _permit: permit.ok()? })
+    /// Whether an instance may stay in memory after its request.
+    pub(crate) fn may_keep_instances(&self) -> bool {
+        self.waiting() == 0
     }
 
-    /// Reserves the rest where the first block runs short; waits for that only where there is no room before.
-    pub(crate) async fn ensure_room(&self, permits: u32) {
-        let left = self.first.available_permits();
-        if left >= FEW + permits as usize || *self.growth.borrow() == Growth::Ended {
-            return;
-        }
-        self.ensure_growth();
-        if left < permits as usize {
-            // The sender lives as long as this.
-            let _ = self.growth.subscribe().wait_for(|growth| *growth != Growth::UnderWay).await;
-        }
-    }
-
-    fn ensure_growth(&self) {
-        let begins = self.growth.send_if_modified(|growth| {
-            let begins = *growth == Growth::NotNeeded;
-            if begins {
-                *growth = Growth::UnderWay;
+    /// Places for one instance, at once or never. Where none is free, idle instances of this worker make room.
+    fn take_now(&self, permits: u32) -> Option<Place> {
+        loop {
+            if let Some(place) = self.blocks.take_now(permits) {
+                return Some(place);
             }
-            begins
-        });
-        if !begins {
-            return;
+            if !Local::current().is_some_and(|local| local.reclaim_place(self.metering)) {
+                return None;
+            }
         }
-        let (places, linker) = (Arc::clone(&self.rest), Arc::clone(&self.rest_linker));
-        let (growth, unreserved) = (Arc::clone(&self.growth), Arc::clone(&self.unreserved));
-        let reserving = move || {
-            let (count, began) = (unreserved.swap(0, Relaxed), Instant::now());
-            match rest(count) {
-                Ok(made) => {
-                    linker.get_or_init(|| made);
-                    places.add_permits(count as usize);
-                    tracing::debug!(places = count, took = ?began.elapsed(), "reserved the rest of the pool");
+    }
+
+    /// Places for one instance where some are free, or idle instances of this worker can go. It waits for no instance,
+    /// at most for places to be reserved.
+    pub(crate) async fn take_if_free(&self, permits: u32) -> Option<Place> {
+        self.blocks.ensure_room(permits).await;
+        self.take_now(permits)
+    }
+
+    /// Places for one instance. Where none is free, idle instances make room, here first; then it waits.
+    pub(crate) async fn take(
+        &self,
+        workers: &[WorkerHandle],
+        permits: u32,
+        until: Instant,
+    ) -> Result<Place, RequestError> {
+        if let Some(place) = self.take_if_free(permits).await {
+            return Ok(place);
+        }
+        self.waiting.fetch_add(1, Relaxed);
+        let _waits = Waits(&self.waiting);
+        let mut place = pin!(timeout_at(until, self.blocks.take(permits)));
+        loop {
+            self.ask_for_room(workers, permits);
+            tokio::select! {
+                biased;
+                place = &mut place => {
+                    return place.map_err(|_| RequestError::HostFull)?.ok_or(RequestError::Stopped);
                 }
-                Err(error) => tracing::error!(
-                    %error,
-                    "the rest of the pool can't be reserved: at most {FIRST} instances are in memory at a time"
-                ),
+                () = tokio::time::sleep(ASK_AGAIN) => {}
             }
-            growth.send_replace(Growth::Ended);
-        };
-        if let Err(error) = std::thread::Builder::new().name("hvm-places".to_owned()).spawn(reserving) {
-            tracing::warn!(%error, "no thread to reserve the rest of the pool: it is tried again");
-            self.growth.send_replace(Growth::NotNeeded);
         }
     }
-}
 
-/// Places of the first block, of so many in all.
-pub(crate) fn first_block(count: u32) -> u32 {
-    count.min(FIRST)
-}
-
-fn rest(count: u32) -> Result<Linker<GuestState>, StartError> {
-    let engine = engine::build(count)?;
-    guest::linker(&engine)
-        .map_err(|error| StartError::Engine { instances: count, reason: format!("{error:#}") })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_rest_is_reserved_when_the_first_block_runs_short_and_not_before() {
-        let places = Places::new(FIRST + 2);
-        let mut taken = Vec::new();
-        for _ in FEW as u32..FIRST {
-            places.ensure_room(1).await;
-            taken.push(places.take_now(1).expect("room"));
+    /// Asks all workers to let idle instances go.
+    fn ask_for_room(&self, workers: &[WorkerHandle], permits: u32) {
+        let metering = self.metering;
+        for worker in workers {
+            worker.try_order(Box::new(move |local| {
+                for _ in 0..permits {
+                    local.reclaim_place(metering);
+                }
+            }));
         }
-        assert!(places.rest_linker.get().is_none());
-        for _ in 0..FEW + 2 {
-            places.ensure_room(1).await;
-            taken.push(places.take_now(1).expect("room"));
-        }
-        assert!(places.rest_linker.get().is_some());
-        assert_eq!(taken.iter().filter(|place| place.block == Block::Rest).count(), 2);
-        assert!(places.take_now(1).is_none());
-        assert_eq!(places.free(), 0);
-        let waits = places.take(1);
-        taken.pop();
-        assert_eq!(waits.await.expect("not stopped").block, Block::Rest);
-    }
-
-    #[tokio::test]
-    async fn a_small_pool_has_no_rest() {
-        let places = Places::new(3);
-        places.ensure_room(3).await;
-        let taken = places.take_now(3).expect("room");
-        places.ensure_room(1).await;
-        assert!(places.take_now(1).is_none());
-        drop(taken);
-        assert_eq!(places.free(), 3);
     }
 }

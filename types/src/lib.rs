@@ -38,7 +38,7 @@ pub use number::{Epoch, Generation, Sequence};
 pub use origin::{Origin, OriginHost, ParseOriginError, Scheme};
 pub use spec::{
     Constraint, ConstraintOperator, DeploymentSpec, Driver, Grants, GroupSpec, InstancePolicy, JobSpec,
-    KeySource, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,
+    KeySource, Metering, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,
 };
 pub use status::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState, ReplicaStatus};
 pub use unit::{ByteSize, CpuMhz, ParseUnitError, Period};

@@ -75,7 +75,7 @@ impl RequestOutcome {
 /// Declares the counters once, with the arithmetic on all of them.
 macro_rules! meter {
     ($($(#[$doc:meta])* $counter:ident: $of:ty,)*) => {
-        /// What a partition used. Adding two meters adds what they count.
+        /// What a partition used. Adding two meters adds what they count, up to what a counter can hold.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct Meter {
             $($(#[$doc])* pub $counter: $of,)*
@@ -91,7 +91,7 @@ macro_rules! meter {
 
         impl AddAssign<&Self> for Meter {
             fn add_assign(&mut self, other: &Self) {
-                $(self.$counter += other.$counter;)*
+                $(self.$counter = self.$counter.saturating_add(other.$counter);)*
             }
         }
     };

@@ -95,6 +95,9 @@ pub struct TaskSpec {
     /// Whether instances serve one request or many.
     #[serde(default)]
     pub instance: InstancePolicy,
+    /// What its guests are metered by beside their processor time.
+    #[serde(default, skip_serializing_if = "Metering::is_time")]
+    pub metering: Metering,
 }
 
 /// What a task runs.
@@ -117,8 +120,9 @@ pub enum Driver {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Resources {
-    /// Most of the host's processors that it may use, in MHz. Where it is missing the copy may use what is free,
-    /// and is placed as if it needed 500 MHz.
+    /// What the copy may use of the host's processors, in MHz: it is set aside when the copy is placed, and it is the
+    /// most that the copy gets. Where it is missing, nothing is set aside and nothing is held back: all such copies of
+    /// a host take turns at what the others leave.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<CpuMhz>,
     /// Megabytes (of 1024² bytes) for linear memories, tables and what the host holds for the copy.
@@ -136,13 +140,10 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// What placing a copy counts for one that says nothing.
-    const ASSUMED_CPU: CpuMhz = CpuMhz(500);
-
-    /// The share of a host's processors that placing a copy counts.
+    /// The share of a host's processors that is set aside for a copy.
     #[must_use]
     pub fn reserved_cpu(&self) -> CpuMhz {
-        self.cpu.unwrap_or(Self::ASSUMED_CPU)
+        self.cpu.unwrap_or(CpuMhz(0))
     }
 }
 
@@ -200,6 +201,30 @@ pub enum InstancePolicy {
     Reuse,
     /// Each request has a new one.
     PerRequest,
+}
+
+/// What guests are metered by.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metering {
+    /// Their processor time.
+    #[default]
+    Time,
+    /// Processor time, and fuel: the same for each replay of the same requests. Guests run slower.
+    Deterministic,
+}
+
+impl Metering {
+    /// Both, in the order of their declaration.
+    pub const ALL: [Self; 2] = [Self::Time, Self::Deterministic];
+
+    /// Whether it is the default, which is not written.
+    #[must_use]
+    pub const fn is_time(&self) -> bool {
+        matches!(self, Self::Time)
+    }
 }
 
 /// How a new generation replaces the old one, copy by copy.

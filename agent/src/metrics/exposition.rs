@@ -82,7 +82,7 @@ impl Snapshot {
 
     fn encode_host(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let host = &self.host;
-        about("hvm_host_cpu", "Processor time of the host that is no partition's")
+        about("hvm_host_cpu", "Processor time of the host and of its compiling processes that is no partition's")
             .in_seconds()
             .write_one(encoder, ConstCounter::new(self.host_cpu.as_secs_f64()))?;
         let states = self.states.iter().map(|(state, count)| ([("state", *state)], gauge(*count)));

@@ -58,7 +58,7 @@ impl ModuleSet {
             verified => verified?,
         };
         self.registry.progress(key, ModuleStatus::Compiling);
-        let module = self.hvm.compile(component.into()).await?;
+        let module = self.hvm.compile_for(key.metering, component.into()).await?;
         Ok(PreparedModule { module, requested })
     }
 

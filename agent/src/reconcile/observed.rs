@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hvm_types::{
-    Assignment, Capability, Digest, Epoch, Generation, PackageName, ReplicaId, ReplicaState, TaskSpec,
+    Assignment, Capability, Digest, Epoch, Generation, Metering, PackageName, ReplicaId, ReplicaState,
+    TaskSpec,
 };
 
 use super::backoff::Failure;
@@ -110,6 +111,7 @@ pub(crate) struct ModuleKey {
     pub(crate) image: Digest,
     pub(crate) package: PackageName,
     pub(crate) granted: Vec<Capability>,
+    pub(crate) metering: Metering,
 }
 
 impl ModuleKey {
@@ -118,6 +120,7 @@ impl ModuleKey {
             image: assignment.image,
             package: assignment.task.config.package.clone(),
             granted: assignment.task.grants.capabilities(),
+            metering: assignment.task.metering,
         }
     }
 }

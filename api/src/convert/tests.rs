@@ -19,6 +19,7 @@ fn task(cpu: u32) -> TaskSpec {
         resources: hvm_types::Resources { cpu: Some(hvm_types::CpuMhz(cpu)), ..Default::default() },
         grants: hvm_types::Grants { keyvalue: vec!["default".to_owned()], ..Default::default() },
         instance: hvm_types::InstancePolicy::PerRequest,
+        metering: hvm_types::Metering::Deterministic,
     }
 }
 

@@ -19,12 +19,21 @@ pub(crate) enum Variant {
     FlagEverywhere,
     LoadEverywhere,
     Counted,
+    /// What `metering: deterministic` runs: counted, and fuel in slices.
+    CountedWithFuel,
 }
 
 impl Variant {
     /// The first is what the others are compared with.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Neither, Self::Fuel, Self::Epochs, Self::FlagEverywhere, Self::LoadEverywhere, Self::Counted];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Neither,
+        Self::Fuel,
+        Self::Epochs,
+        Self::FlagEverywhere,
+        Self::LoadEverywhere,
+        Self::Counted,
+        Self::CountedWithFuel,
+    ];
 
     pub(crate) const fn title(self) -> &'static str {
         match self {
@@ -34,7 +43,12 @@ impl Variant {
             Self::FlagEverywhere => "a flag at every loop and function",
             Self::LoadEverywhere => "a load at every loop and function (stops only)",
             Self::Counted => "counted (ours)",
+            Self::CountedWithFuel => "counted, with fuel (deterministic)",
         }
+    }
+
+    const fn has_fuel(self) -> bool {
+        matches!(self, Self::Fuel | Self::CountedWithFuel)
     }
 
     fn rewritten(self, wasm: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -42,7 +56,7 @@ impl Variant {
             Self::Neither | Self::Fuel | Self::Epochs => wasm.to_vec(),
             Self::FlagEverywhere => rewrite::with(Check::Flag, wasm)?,
             Self::LoadEverywhere => rewrite::with(Check::Load, wasm)?,
-            Self::Counted => interruptible(wasm)?,
+            Self::Counted | Self::CountedWithFuel => interruptible(wasm)?,
         })
     }
 }
@@ -79,6 +93,11 @@ impl ResourceLimiterAsync for Ticks {
     }
 }
 
+/// Fuel of a slice: the HVM's, or what `HVM_FUEL_SLICE` says.
+fn fuel_slice() -> anyhow::Result<u64> {
+    Ok(std::env::var("HVM_FUEL_SLICE").map_or(Ok(100_000), |slice| slice.parse())?)
+}
+
 /// An instance of the kernels, interrupted in one way.
 pub(crate) struct Running {
     pub(crate) variant: Variant,
@@ -93,7 +112,7 @@ impl Running {
     pub(crate) fn start(variant: Variant, wasm: &[u8]) -> anyhow::Result<Self> {
         let mut config = Config::new();
         config.wasm_branch_hinting(true).epoch_interruption(variant == Variant::Epochs);
-        config.consume_fuel(variant == Variant::Fuel).parallel_compilation(false);
+        config.consume_fuel(variant.has_fuel()).parallel_compilation(false);
         let engine = Engine::new(&config)?;
         let before = crate::cpu();
         let module = Module::new(&engine, variant.rewritten(wasm)?)?;
@@ -105,8 +124,11 @@ impl Running {
         if variant == Variant::Epochs {
             store.set_epoch_deadline(u64::MAX / 2);
         }
-        if variant == Variant::Fuel {
+        if variant.has_fuel() {
             store.set_fuel(u64::MAX)?;
+        }
+        if variant == Variant::CountedWithFuel {
+            store.fuel_async_yield_interval(Some(fuel_slice()?))?;
         }
         let executor = tokio::runtime::Builder::new_current_thread().build()?;
         let instance = executor.block_on(Instance::new_async(&mut store, &module, &[]))?;

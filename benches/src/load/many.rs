@@ -23,7 +23,7 @@ const KEYS_PER_PARTITION: u32 = 4;
 /// Memory of one partition in MB: room for the instances that all connections may need in one partition at once.
 const MEMORY_MB: u32 = 64;
 /// The scheduler places what fits by its limits; what all partitions use at once here is far less.
-const ROOM: [&str; 4] = ["--memory", "1000000", "--cpu", "10000000"];
+const ROOM: [&str; 2] = ["--memory", "1000000"];
 /// Most different keys in one load.
 const MAX_KEYS: u32 = 40_000;
 

@@ -267,6 +267,6 @@ where
     let invalid = |error: wasmtime::Error| RequestError::Invalid { reason: error.root_cause().to_string() };
     let request = http.new_incoming_request(scheme, request).map_err(invalid)?;
     let head = http.new_response_outparam(head).map_err(invalid)?;
-    let result = proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, head).await;
+    let result = proxy.wasi_http_incoming_handler().call_handle(&mut **store, request, head).await;
     result.map_err(|error| RequestError::Trapped { trap: stopped(store, error) })
 }

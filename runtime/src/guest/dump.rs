@@ -6,9 +6,10 @@
 use hvm_types::{ByteSize, ReplicaId};
 use tokio::sync::OwnedSemaphorePermit;
 use wasm_encoder::{CustomSection, Section as _};
-use wasmtime::{Store, WasmBacktrace, WasmCoreDump};
+use wasmtime::{WasmBacktrace, WasmCoreDump};
 
-use super::{GuestState, Instance, InstanceHandle};
+use super::fuel::FuelStore;
+use super::{Instance, InstanceHandle};
 use crate::core_dump::{DumpOrder, MAX_DUMPED_MEMORY};
 use crate::{CoreDump, CoreDumpError, LogLevel, Trap};
 
@@ -29,7 +30,8 @@ pub(super) struct PendingDump {
 }
 
 /// What stopped a guest, after its log has been told, and after it was looked whether somebody asked for a dump.
-pub(super) fn stopped(store: &mut Store<GuestState>, error: wasmtime::Error) -> Trap {
+pub(super) fn stopped(store: &mut FuelStore, error: wasmtime::Error) -> Trap {
+    store.stopped_by(&error);
     let trap = Trap::of(&error, store.data());
     let trace = error.downcast_ref::<WasmBacktrace>();
     let lines = trace.map_or(0, |trace| 1 + trace.frames().len().min(MAX_FRAMES));
@@ -73,7 +75,7 @@ pub(crate) fn discard(handle: InstanceHandle) {
 }
 
 /// Drops the store of an instance, and then what is held for it.
-pub(super) fn discard_store(mut store: Store<GuestState>, held: impl Send + 'static) {
+pub(super) fn discard_store(mut store: FuelStore, held: impl Send + 'static) {
     let Some(pending) = store.data_mut().pending_dump.take() else {
         drop(store);
         return drop(held);
@@ -92,16 +94,16 @@ pub(super) fn discard_store(mut store: Store<GuestState>, held: impl Send + 'sta
 
 impl PendingDump {
     /// Makes the dump and gives it to who asked.
-    fn make(self, store: &mut Store<GuestState>) {
+    fn make(self, store: &mut FuelStore) {
         let Self { order: DumpOrder { reply, dumping }, core, request, trap, frames } = self;
         let log = store.data().log();
         let id = log.id().clone();
-        let memory: u64 = core.memories().iter().map(|memory| memory.data_size(&*store) as u64).sum();
+        let memory: u64 = core.memories().iter().map(|memory| memory.data_size(&**store) as u64).sum();
         let made = if memory > MAX_DUMPED_MEMORY.0 {
             let (memory, limit) = (ByteSize(memory), MAX_DUMPED_MEMORY);
             Err(CoreDumpError::TooLarge { id, trap, memory, limit })
         } else {
-            let mut bytes = core.serialize(&mut *store, &id.to_string());
+            let mut bytes = core.serialize(&mut **store, &id.to_string());
             let stopped = told(&id, &request, &trap, &frames);
             let name = STOPPED_SECTION.into();
             CustomSection { name, data: stopped.as_bytes().into() }.append_to(&mut bytes);

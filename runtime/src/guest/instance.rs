@@ -8,12 +8,13 @@ use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
 use super::dump::{discard_store, stopped};
+use super::fuel::FuelStore;
 use super::typed::Typed;
 use super::{GuestSettings, GuestState};
+use crate::blocks::Place;
 use crate::capability::{Access, Effects};
 use crate::module::Linked;
 use crate::observed::Observed;
-use crate::places::Place;
 use crate::progress::Progress;
 use crate::{Module, Trap};
 
@@ -28,7 +29,7 @@ fn host_call_bytes(limit: ByteSize) -> usize {
 /// One instance of a component.
 pub(crate) struct Instance {
     // Order matters: the store's slot in the pool is free before the place is.
-    pub(crate) store: Store<GuestState>,
+    pub(crate) store: FuelStore,
     pub(super) http: Option<Proxy>,
     pub(super) typed: Option<Typed>,
     pub(super) answer_limit: ByteSize,
@@ -73,7 +74,9 @@ impl Instance {
         let linked = module.linked(place.block).await;
         let linked = linked.map_err(|reason| InstanceError { trap: Trap::Wasm { reason } })?;
         let state = GuestState::new(settings).map_err(|trap| InstanceError { trap })?;
-        let mut store = Store::new(linked.pre.engine(), state);
+        let no_store =
+            |error: wasmtime::Error| InstanceError { trap: Trap::Wasm { reason: error.to_string() } };
+        let mut store = FuelStore::new(linked.pre.engine(), module, state).map_err(no_store)?;
         store.set_hostcall_fuel(host_call_bytes(settings.memory.limit()));
         // It also lets the guest give way. Whoever runs the guest stops it at its deadline by dropping the call.
         store.limiter_async(|state| &mut state.limiter);
@@ -85,6 +88,7 @@ impl Instance {
                 return Err(InstanceError { trap });
             }
         };
+        store.charge();
         let answer_limit = settings.answer_limit;
         Ok(Self {
             store,
@@ -131,6 +135,7 @@ impl Instance {
 
     /// The request has ended, well or not; returns what it did to the state.
     pub(crate) fn end(&mut self) -> Effects {
+        self.store.charge();
         self.store.data_mut().end()
     }
 }

@@ -3,6 +3,7 @@
 mod bounded;
 mod call;
 mod dump;
+mod fuel;
 mod handle;
 mod handles;
 mod instance;

@@ -39,8 +39,8 @@ impl Instance {
         let limit = self.answer_limit;
         let handler = typed.hvm_app_handler();
         let called = match kind {
-            CallKind::Command => handler.call_command(&mut *store, name, payload).await,
-            CallKind::Query => handler.call_query(&mut *store, name, payload).await,
+            CallKind::Command => handler.call_command(&mut **store, name, payload).await,
+            CallKind::Query => handler.call_query(&mut **store, name, payload).await,
         };
         match called {
             Ok(Ok(answer)) if answer.len() as u64 > limit.0 => Err(RequestError::ResponseTooLarge { limit }),

@@ -48,7 +48,7 @@ fn compile(order: &str) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::Failed(error.to_string());
     let mut component = Vec::new();
     io::stdin().read_to_end(&mut component).map_err(failed)?;
-    let engine = crate::engine::for_compiling(order.threads > 1)
+    let engine = crate::engine::for_compiling(order.metering(), order.threads > 1)
         .map_err(|error| Failure::Failed(format!("{error:#}")))?;
     let code = code_of(&engine, &component).map_err(Failure::Refused)?;
     let mut out = io::stdout();

@@ -8,39 +8,40 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::Bytes;
-use hvm_types::{ByteSize, Digest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use hvm_types::{ByteSize, Digest, Metering};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use super::code::code_of;
 use super::compiled::Compiled;
+use super::compilers::Bounds;
 use super::flight::{Flights, Outcome, Pilot};
 use super::imports::{self, Interface};
 use super::linked::{Linked, LinkedLater};
 use super::parent::code_from_child;
 use super::refused::Refused;
-use super::turns::Turns;
 use super::{CodeCache, Module};
+use crate::blocks::RestLinker;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
 use crate::guest::GuestState;
 use crate::memory::{MAX_MEMORIES, MAX_TABLES};
-use crate::places::RestLinker;
-use crate::{CompileError, Compiling};
+use crate::{CompileError, Compiling, HvmConfig};
 
 /// Components that are checked, loaded or waiting to be compiled at the same time.
-const MAX_WAITING: usize = 64;
+pub(super) const MAX_WAITING: usize = 64;
 /// Child processes that compile at the same time: one that takes for ever holds up no other.
 pub(super) const CHILDREN: u64 = 2;
 
-/// Makes modules of components.
-pub(crate) struct Compiler {
+/// Makes modules of components for one way of metering.
+pub(super) struct Compiler {
+    metering: Metering,
     linker: Linker<GuestState>,
     rest_linker: RestLinker,
     cache: CodeCache,
     max_component: ByteSize,
     compiling: Compiling,
-    waiting: Arc<Semaphore>,
-    turns: Turns,
+    bounds: Arc<Bounds>,
     flights: Flights,
     refused: Refused,
     /// Modules that are in use: asking again for one of them costs nothing.
@@ -56,34 +57,35 @@ enum Found {
 }
 
 impl Compiler {
-    pub(crate) fn new(
+    pub(super) fn new(
+        metering: Metering,
         linker: Linker<GuestState>,
         rest_linker: RestLinker,
         cache: CodeCache,
-        max_component: ByteSize,
-        compiling: Compiling,
+        config: &HvmConfig,
+        bounds: Arc<Bounds>,
     ) -> Self {
-        let turns = match compiling {
-            // The compiler itself uses all cores, so one component at a time is enough.
-            Compiling::InProcess => 1,
-            Compiling::Child(_) => CHILDREN,
-        };
         Self {
+            metering,
             linker,
             rest_linker,
             cache,
-            max_component,
-            compiling,
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            turns: Turns::new(turns),
+            max_component: config.max_component,
+            compiling: config.compiling.clone(),
+            bounds,
             flights: Flights::default(),
             refused: Refused::default(),
             live: Mutex::default(),
         }
     }
 
+    /// The engine that its code runs in.
+    pub(super) fn engine(&self) -> &Engine {
+        self.linker.engine()
+    }
+
     /// Makes a module, from the cache where it is there.
-    pub(crate) async fn compile(self: Arc<Self>, component: Bytes) -> Result<Module, CompileError> {
+    pub(super) async fn compile(self: Arc<Self>, component: Bytes) -> Result<Module, CompileError> {
         let size = ByteSize(component.len() as u64);
         if size > self.max_component {
             let digest = Digest::of(&component);
@@ -98,7 +100,7 @@ impl Compiler {
             reason: "it broke off; see the host's own log".to_owned(),
         };
         let stopped = |_| CompileError::Stopped { digest: Digest::of(&component) };
-        let permit = Arc::clone(&self.waiting).acquire_owned().await.map_err(stopped)?;
+        let permit = Arc::clone(&self.bounds.waiting).acquire_owned().await.map_err(stopped)?;
         let (sender, receiver) = oneshot::channel();
         let (this, bytes) = (Arc::clone(&self), component.clone());
         let finding = thread::Builder::new().name("hvm-load".to_owned());
@@ -150,16 +152,20 @@ impl Compiler {
     }
 
     fn compile_here(&self, bytes: &[u8], digest: Digest, interface: Interface, pilot: &Pilot) -> Outcome {
-        let _turn = self.turns.take();
+        let _turn = self.bounds.turns.take();
         // Whoever had a turn before may have compiled the same.
         if let Some(module) = self.live(digest) {
             return Ok(module);
         }
         let began = Instant::now();
         let code = match &self.compiling {
-            Compiling::InProcess => code_of(self.linker.engine(), bytes)
-                .map_err(|reason| CompileError::Refused { digest, reason })?,
-            Compiling::Child(child) => code_from_child(child, digest, bytes, &pilot.cancelled)?,
+            Compiling::InProcess => {
+                code_of(self.engine(), bytes).map_err(|reason| CompileError::Refused { digest, reason })?
+            }
+            Compiling::Child(child) => {
+                let used = &self.bounds.children_cpu;
+                code_from_child(child, digest, bytes, self.metering, &pilot.cancelled, used)?
+            }
         };
         let component = self.deserialize(&code).map_err(|error| {
             let reason = format!("its code does not load: {error:#}");
@@ -178,7 +184,7 @@ impl Compiler {
         // profile is refused by wasmtime.
         #[allow(unsafe_code, reason = "loading code that this program compiled itself")]
         unsafe {
-            Component::deserialize(self.linker.engine(), code)
+            Component::deserialize(self.engine(), code)
         }
     }
 
@@ -207,7 +213,9 @@ impl Compiler {
         let permits = permits(digest, component)?;
         let first = Linked::new(&self.linker, component, (&interface).into()).map_err(refused)?;
         let rest = LinkedLater::new(RestLinker::clone(&self.rest_linker));
-        let compiled = Arc::new(Compiled { digest, required: interface.required, first, rest, permits });
+        let Interface { required, longest_way, .. } = interface;
+        let metering = self.metering;
+        let compiled = Arc::new(Compiled { digest, required, first, rest, permits, metering, longest_way });
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, module| module.strong_count() > 0);
         live.insert(digest, Arc::downgrade(&compiled));

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use hvm_types::{Capability, Digest, Grants};
+use hvm_types::{Capability, Digest, Grants, Metering};
 use wasmtime::Engine;
 
 use super::imports;
 use super::linked::{Linked, LinkedLater};
 use crate::NotGranted;
-use crate::places::Block;
+use crate::blocks::Block;
 
 /// A compiled component. Cloning it is cheap; all clones share the code.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub(super) struct Compiled {
     /// The same code once more, where there are instances in the rest of the pool.
     pub(super) rest: LinkedLater,
     pub(super) permits: u32,
+    pub(super) metering: Metering,
+    pub(super) longest_way: u64,
 }
 
 impl Module {
@@ -30,6 +32,12 @@ impl Module {
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.0.digest
+    }
+
+    /// What it was compiled for.
+    #[must_use]
+    pub fn metering(&self) -> Metering {
+        self.0.metering
     }
 
     /// The capabilities that its imports need.
@@ -67,6 +75,11 @@ impl Module {
     /// Whether it exports `hvm:app/handler`.
     pub(crate) fn is_typed(&self) -> bool {
         self.0.first.typed.is_some()
+    }
+
+    /// Most fuel of a way through one of its functions without a loop or a call.
+    pub(crate) fn longest_way(&self) -> u64 {
+        self.0.longest_way
     }
 
     /// Slots of the pool that one instance takes.

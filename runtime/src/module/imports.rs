@@ -67,6 +67,8 @@ pub(super) struct Interface {
     pub(super) http: bool,
     /// It handles typed calls.
     pub(super) typed: bool,
+    /// Most fuel of a way through one of its functions without a loop or a call.
+    pub(super) longest_way: u64,
 }
 
 /// Reads a component's imports and exports and checks that they fit this host.
@@ -83,12 +85,16 @@ pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Interface, Compi
         digest,
         reason: error.to_string(),
     };
-    let mut interface = Interface { required: Required::new(), http: false, typed: false };
+    let mut interface = Interface { required: Required::new(), http: false, typed: false, longest_way: 0 };
     let mut depth = 0_u32;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CodeSectionEntry(body) => {
+                let way = way_through(&component[body.range()]);
+                interface.longest_way = interface.longest_way.max(way);
+            }
             Payload::ComponentImportSection(imports) if depth == 0 => {
                 for import in imports {
                     let name = import.map_err(invalid)?.name.name;
@@ -109,6 +115,16 @@ pub(super) fn check(digest: Digest, component: &[u8]) -> Result<Interface, Compi
         }
     }
     if interface.http || interface.typed { Ok(interface) } else { Err(CompileError::NoHandler { digest }) }
+}
+
+/// Most fuel of a way through a function's body on which no instruction comes twice: each has at least a byte. A bulk
+/// operation, which begins with a byte of its own, is charged for its length too; where that is more than this,
+/// wasmtime writes it down before.
+fn way_through(body: &[u8]) -> u64 {
+    const PREFIX: u8 = 0xfc;
+    const SHORT_BULK_FUEL: usize = 128;
+    let bulk = body.iter().filter(|byte| **byte == PREFIX).count();
+    (body.len() + bulk * SHORT_BULK_FUEL) as u64
 }
 
 fn check_import(digest: Digest, import: &str) -> Result<(), CompileError> {

@@ -5,8 +5,8 @@ use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyIndices;
 
 use super::imports::Interface;
+use crate::blocks::RestLinker;
 use crate::guest::{GuestState, TypedIndices};
-use crate::places::RestLinker;
 
 /// A component that is ready to be instantiated.
 pub(crate) struct Linked {

@@ -2,9 +2,11 @@
 
 mod cache;
 mod child;
+mod child_cpu;
 mod code;
 mod compile;
 mod compiled;
+mod compilers;
 mod flight;
 mod imports;
 mod linked;
@@ -13,8 +15,8 @@ mod parent;
 mod refused;
 mod turns;
 
-pub(crate) use cache::CodeCache;
+use cache::CodeCache;
 pub use child::compile_child;
-pub(crate) use compile::Compiler;
 pub use compiled::Module;
+pub(crate) use compilers::Compilers;
 pub(crate) use linked::Linked;

@@ -8,14 +8,16 @@ use std::io::{self, PipeReader, Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hvm_types::Digest;
+use hvm_types::{Digest, Metering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::child::REFUSED;
+use super::child_cpu::cpu_of_ended;
 use super::order::Order;
 use crate::{CompileChild, CompileError};
 
@@ -28,19 +30,22 @@ pub(super) fn code_from_child(
     settings: &CompileChild,
     digest: Digest,
     component: &[u8],
+    metering: Metering,
     cancelled: &PipeReader,
+    used: &CpuSum,
 ) -> Result<Vec<u8>, CompileError> {
     let failed = |error: io::Error| CompileError::Process { digest, reason: error.to_string() };
     let mut streams = Streams::new(component).map_err(failed)?;
-    let mut running = Running::start(settings, &streams).map_err(|error| {
+    let running = Running::start(settings, &streams, metering).map_err(|error| {
         let reason = format!("{} can't be started: {error}", settings.program.display());
         CompileError::Process { digest, reason }
     })?;
-    let status = running.watch(settings.wall, cancelled).map_err(failed)?;
+    let watched = running.watch(settings.wall, cancelled);
+    let status = running.end(used).map_err(failed)?;
     let reason = streams.reason();
-    match status {
-        Watched::Ended(status) if status.success() => streams.code(settings, digest),
-        Watched::Ended(status) => Err(cause(settings, digest, status, reason)),
+    match watched.map_err(failed)? {
+        Watched::Ended if status.success() => streams.code(settings, digest),
+        Watched::Ended => Err(cause(settings, digest, status, reason)),
         Watched::TooLong => Err(CompileError::TimedOut { digest, limit: settings.wall }),
         Watched::Cancelled => Err(CompileError::Stopped { digest }),
     }
@@ -84,18 +89,28 @@ impl Streams {
     }
 }
 
+/// The processor time of all children that have ended.
+#[derive(Debug, Default)]
+pub(super) struct CpuSum(AtomicU64);
+
+impl CpuSum {
+    pub(super) fn read(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
+}
+
 /// A child that is killed and reaped when this goes.
 struct Running(Child);
 
 /// How a child was left.
 enum Watched {
-    Ended(ExitStatus),
+    Ended,
     TooLong,
     Cancelled,
 }
 
 impl Running {
-    fn start(settings: &CompileChild, streams: &Streams) -> io::Result<Self> {
+    fn start(settings: &CompileChild, streams: &Streams, metering: Metering) -> io::Result<Self> {
         let threads = threads();
         let order = Order {
             memory_bytes: settings.memory.0,
@@ -103,6 +118,7 @@ impl Running {
             code_bytes: settings.code.0,
             threads,
             parent: u64::from(std::process::id()),
+            fuel: u64::from(metering == Metering::Deterministic),
         };
         let child = Command::new(&settings.program)
             .arg0("hvm-compile-component")
@@ -118,7 +134,7 @@ impl Running {
         Ok(Self(child))
     }
 
-    fn watch(&mut self, limit: Duration, cancelled: &PipeReader) -> io::Result<Watched> {
+    fn watch(&self, limit: Duration, cancelled: &PipeReader) -> io::Result<Watched> {
         let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("its process number is out of range"))?;
         let ended = pidfd_open(pid, PidfdFlags::empty())?;
@@ -139,11 +155,21 @@ impl Running {
             match poll(&mut both, Some(&timeout)) {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
-                Ok(_) if !both[0].revents().is_empty() => return Ok(Watched::Ended(self.0.wait()?)),
+                Ok(_) if !both[0].revents().is_empty() => return Ok(Watched::Ended),
                 Ok(_) if !both[1].revents().is_empty() => return Ok(Watched::Cancelled),
                 Ok(_) => {}
             }
         }
+    }
+}
+
+impl Running {
+    /// Ends it where it still runs, counts what it used, and reaps it.
+    fn end(mut self, used: &CpuSum) -> io::Result<ExitStatus> {
+        self.0.kill()?;
+        let cpu = cpu_of_ended(&self.0)?;
+        used.0.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.0.wait()
     }
 }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hvm_types::{ByteSize, InstancePolicy};
+use hvm_types::{ByteSize, InstancePolicy, Metering};
 
 use crate::capability::PartitionLog;
 use crate::egress::EgressPolicy;
@@ -55,14 +55,19 @@ pub(super) fn check(host: &Host, spec: &PartitionSpec) -> Result<EgressPolicy, O
     let id = || spec.id.clone();
     let invalid = |reason: String| OpenError::Invalid { id: id(), reason };
     spec.module.check(&spec.grants).map_err(|source| OpenError::NotGranted { id: id(), source })?;
-    if !wasmtime::Engine::same(spec.module.engine(), &host.engine) {
+    let metering = spec.module.metering();
+    if !host.compilers.has(metering, spec.module.engine()) {
         return Err(invalid("its module was compiled by another HVM".to_owned()));
     }
-    if spec.module.permits() > host.config.max_instances {
+    if spec.module.permits() > host.config.instances(metering) {
         return Err(invalid(format!(
-            "one instance takes {} places of the pool, which has {}; raise `max_instances`",
+            "one instance takes {} places of the pool, which has {}; raise `{}`",
             spec.module.permits(),
-            host.config.max_instances
+            host.config.instances(metering),
+            match metering {
+                Metering::Time => "max_instances",
+                Metering::Deterministic => "max_deterministic_instances",
+            }
         )));
     }
     if !spec.stateful && !spec.grants.keyvalue.is_empty() {
@@ -106,6 +111,11 @@ impl Version {
         Rc::new(Self { spec, state, memory, settings, command, queries, is_listed: Cell::new(false) })
     }
 
+    /// How it is metered, which decides about where its instances live.
+    pub(crate) fn metering(&self) -> Metering {
+        self.spec.module.metering()
+    }
+
     /// For what the host holds for it beside its instances.
     pub(super) fn charge(&self) -> Charge {
         Charge::none(Arc::clone(&self.memory))
@@ -143,7 +153,8 @@ impl Version {
         until: tokio::time::Instant,
     ) -> Result<InstanceHandle, RequestError> {
         progress.set(Step::Place);
-        let place = host.place(self.spec.module.permits(), until).await?;
+        let places = host.places(self.metering());
+        let place = places.take(host.workers(), self.spec.module.permits(), until).await?;
         progress.set(Step::Start);
         self.memory.room_from_leaving(START_BYTES).await;
         let started = Instance::new(&self.spec.module, &self.settings, place, observed).await;
@@ -160,7 +171,7 @@ impl Version {
         now: Instant,
     ) {
         let keep = self.spec.instance == InstancePolicy::Reuse
-            && host.may_keep_instances()
+            && host.places(self.metering()).may_keep_instances()
             && instance.store.data_mut().is_reusable();
         if keep {
             instance.idle_since = now;
@@ -169,7 +180,7 @@ impl Version {
                 && let Some(local) = Local::current()
             {
                 self.is_listed.set(true);
-                local.idle.add(now, self);
+                local.idle(self.metering()).add(now, self);
             }
         }
     }
@@ -181,7 +192,8 @@ impl Version {
         host: &Host,
         observed: &Arc<Observed>,
     ) -> Result<(), OpenError> {
-        let Some(place) = host.place_if_free(self.spec.module.permits()).await else { return Ok(()) };
+        let places = host.places(self.metering());
+        let Some(place) = places.take_if_free(self.spec.module.permits()).await else { return Ok(()) };
         let failed = |reason: String| OpenError::Instance { id: self.spec.id.clone(), reason };
         let starting = Instance::new(&self.spec.module, &self.settings, place, observed);
         let instance = tokio::time::timeout(self.spec.resources.deadline.0, starting)

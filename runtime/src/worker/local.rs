@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use hvm_types::ReplicaId;
+use hvm_types::{Metering, ReplicaId};
 use rustc_hash::FxHashMap;
 use tokio::task::LocalSet;
 
@@ -35,7 +35,8 @@ pub(crate) struct Local {
     pub(crate) slices: Rc<Slices>,
     pub(crate) turns: Rc<Turns>,
     pub(crate) partitions: RefCell<FxHashMap<ReplicaId, Slot>>,
-    pub(crate) idle: IdleOrder,
+    /// Idle instances, of each pool by itself: dropping one of another makes no room.
+    idle: [IdleOrder; Metering::ALL.len()],
     index: usize,
 }
 
@@ -76,7 +77,7 @@ impl Local {
             slices: Slices::new(),
             turns: Turns::new(Instant::now()),
             partitions: RefCell::default(),
-            idle: IdleOrder::default(),
+            idle: <[IdleOrder; Metering::ALL.len()]>::default(),
             index,
         });
         LOCAL.set(Some(Rc::clone(&local)));
@@ -133,12 +134,29 @@ impl Local {
 
     /// Drops the instance that has been idle for longest. False where none is idle.
     pub(crate) fn reclaim_one(&self) -> bool {
-        self.idle.drop_one(None)
+        let mut orders = self.idle.each_ref();
+        orders.sort_by_key(|order| order.earliest());
+        orders.into_iter().any(|order| order.drop_one(None))
+    }
+
+    /// The same of those whose places are in the pool for this way of metering.
+    pub(crate) fn reclaim_place(&self, metering: Metering) -> bool {
+        self.idle(metering).drop_one(None)
+    }
+
+    /// The idle instances of one pool.
+    pub(crate) const fn idle(&self, metering: Metering) -> &IdleOrder {
+        let [time, deterministic] = &self.idle;
+        match metering {
+            Metering::Time => time,
+            Metering::Deterministic => deterministic,
+        }
     }
 
     /// Drops the longest-idle instance of those whose memory this account counts. False where none is idle.
     pub(crate) fn reclaim_of(&self, account: &Arc<MemoryAccount>) -> bool {
-        let idle = self.idle.of_account(account).and_then(|version| version.take_longest_idle());
+        let version = self.idle.iter().find_map(|order| order.of_account(account));
+        let idle = version.and_then(|version| version.take_longest_idle());
         idle.map(InstanceHandle::drop_here).is_some()
     }
 
@@ -148,15 +166,20 @@ impl Local {
         let after = self.host.config.hibernate_after;
         let shortest_pause = (after / LOOKS).max(Duration::from_millis(1));
         loop {
-            let Some(earliest) = self.idle.earliest() else {
-                self.idle.added().await;
+            let Some(earliest) = self.idle.iter().filter_map(IdleOrder::earliest).min() else {
+                let [time, deterministic] = &self.idle;
+                tokio::select! {
+                    () = time.added() => {}
+                    () = deterministic.added() => {}
+                }
                 continue;
             };
             let due = earliest.checked_add(after).unwrap_or(earliest + FOREVER);
             let at = due.max(Instant::now() + shortest_pause);
             tokio::time::sleep_until(at.into()).await;
             let Some(before) = Instant::now().checked_sub(after) else { continue };
-            while (0..AT_ONCE).all(|_| self.idle.drop_one(Some(before))) {
+            let drop_one = |_| self.idle.iter().any(|order| order.drop_one(Some(before)));
+            while (0..AT_ONCE).all(drop_one) {
                 tokio::task::yield_now().await;
             }
         }

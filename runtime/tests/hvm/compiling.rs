@@ -9,7 +9,7 @@ use bytes::Bytes;
 use guests_path::{Guest, compile_bomb};
 use http::Method;
 use hvm_runtime::{CompileChild, CompileError, Compiling};
-use hvm_types::ByteSize;
+use hvm_types::{ByteSize, Metering};
 
 fn child() -> CompileChild {
     CompileChild::of_program(env!("CARGO_BIN_EXE_hvm-compile-component"))
@@ -62,6 +62,20 @@ async fn what_a_child_compiled_runs_and_is_kept_for_the_next_time() {
     let bed = bed.restart_with_own_code(|config| config.compiling = Compiling::Child(shell("exit 1"))).await;
     bed.open(&first(), |_| {}).await;
     assert_eq!(bed.post("/kv/incr?k=n", "").await.expect("answered").text(), "2");
+}
+
+#[tokio::test]
+async fn a_child_compiles_for_both_ways_of_metering_and_what_it_used_is_the_hosts() {
+    let bed = bed(child());
+    for metering in Metering::ALL {
+        let module = bed.hvm.compile_for(metering, read(Guest::Hello)).await.expect("it compiles");
+        assert_eq!(module.metering(), metering);
+    }
+    let used = bed.hvm.drain_usage().await;
+    let own = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let own = Duration::try_from(own).expect("positive");
+    assert!(used.process_cpu > own, "{:?}, of which {own:?} are this process's", used.process_cpu);
+    assert_eq!(used.host_cpu, used.process_cpu);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod command;
 mod compiling;
 mod core_dump;
 mod density;
+mod deterministic;
 mod fault;
 mod greed;
 mod idempotency;

@@ -120,7 +120,9 @@ fn check_task(errors: &mut Errors, task: &TaskSpec, path: &str) {
 
 fn check_resources(errors: &mut Errors, resources: &Resources, path: &str) {
     let field = |field: &str| format!("{path}.{field}");
-    within(errors, field("cpu"), resources.reserved_cpu().0, 1..=1_000_000);
+    if let Some(cpu) = resources.cpu {
+        within(errors, field("cpu"), cpu.0, 1..=1_000_000);
+    }
     within(errors, field("memory"), resources.memory, 1..=65_536);
     within(errors, field("mailbox"), resources.mailbox, 1..=65_536);
     if !DEADLINES.contains(&resources.deadline.0) {

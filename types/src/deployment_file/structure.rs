@@ -2,8 +2,8 @@
 
 use crate::{
     ByteSize, Constraint, ConstraintOperator, CpuMhz, DeploymentName, DeploymentSpec, Driver, Environment,
-    Grants, GroupName, GroupSpec, ImageRef, InstancePolicy, JobName, JobSpec, KeySource, PackageName, Period,
-    Resources, RouteMatch, RouteSpec, TaskConfig, TaskName, TaskSpec, UpdatePolicy,
+    Grants, GroupName, GroupSpec, ImageRef, InstancePolicy, JobName, JobSpec, KeySource, Metering,
+    PackageName, Period, Resources, RouteMatch, RouteSpec, TaskConfig, TaskName, TaskSpec, UpdatePolicy,
 };
 
 use super::error::shown;
@@ -91,6 +91,12 @@ fn task(reader: &Reader, node: &Node, path: &str) -> TaskSpec {
             &mut fields,
             "instance",
             &[("reuse", InstancePolicy::Reuse), ("per-request", InstancePolicy::PerRequest)],
+        )
+        .unwrap_or_default(),
+        metering: choice(
+            &mut fields,
+            "metering",
+            &[("time", Metering::Time), ("deterministic", Metering::Deterministic)],
         )
         .unwrap_or_default(),
     };

@@ -205,6 +205,22 @@ fn numbers_times_and_sizes_have_their_range() {
 }
 
 #[test]
+fn metering_is_time_unless_the_file_says_deterministic() {
+    let web = "config: { package: web } }";
+    let with = |metering: &str| format!("config: {{ package: web }}, metering: {metering} }}");
+    let metering = |text: &str| {
+        let spec = read(text, "ledger.yaml").expect("it is right");
+        let task = spec.jobs[0].groups[1].tasks[0].clone();
+        (task.metering, serde_json::to_string(&task).expect("JSON").contains("metering"))
+    };
+    assert_eq!(metering(LEDGER), (crate::Metering::Time, false), "the default is not written");
+    let deterministic = LEDGER.replace(web, &with("deterministic"));
+    assert_eq!(metering(&deterministic), (crate::Metering::Deterministic, true));
+    let said = said(web, &with("fuel"));
+    assert!(said[0].contains("metering: ") && said[0].contains("time, deterministic"), "{said:?}");
+}
+
+#[test]
 fn wrong_units_are_explained() {
     let resources = |field: &str| format!("jobs[0].groups[0].tasks[0].resources.{field}");
     refuses(&[

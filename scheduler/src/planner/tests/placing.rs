@@ -25,6 +25,18 @@ fn a_larger_host_gets_more() {
 }
 
 #[test]
+fn without_cpu_nothing_of_the_processors_is_set_aside_and_memory_decides() {
+    let mut town = Town::default();
+    town.add_host(1, 1_000);
+    town.add_host(1, 1_000);
+    town.deploy("any", &super::town::Ask { cpu: 0, ..partitions(200) });
+    assert_eq!(counts(&town.round()), (200, 0, 0, 0));
+    assert_eq!((town.on_host("any", 0).len(), town.on_host("any", 1).len()), (100, 100));
+    town.deploy("one", &super::town::Ask { cpu: 1, memory: 0, ..partitions(3) });
+    assert_eq!(counts(&town.round()).3, 1, "each host has 1 MHz to set aside");
+}
+
+#[test]
 fn without_hosts_everything_waits_and_says_so() {
     let mut town = Town::default();
     town.deploy("d", &partitions(3));

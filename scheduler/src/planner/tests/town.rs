@@ -39,6 +39,7 @@ pub(super) struct Town {
 pub(super) struct Ask {
     pub(super) partitions: Option<u32>,
     pub(super) replicas: Option<u32>,
+    /// 0 is to ask for none.
     pub(super) cpu: u32,
     pub(super) memory: u32,
     pub(super) max_parallel: u32,
@@ -67,9 +68,14 @@ fn spec(deployment: &str, ask: &Ask) -> DeploymentSpec {
         driver: Driver::AppPartition,
         config: TaskConfig { package: name("main") },
         env: hvm_types::Environment::default(),
-        resources: Resources { cpu: Some(CpuMhz(ask.cpu)), memory: ask.memory, ..Resources::default() },
+        resources: Resources {
+            cpu: (ask.cpu > 0).then_some(CpuMhz(ask.cpu)),
+            memory: ask.memory,
+            ..Resources::default()
+        },
         grants: hvm_types::Grants::default(),
         instance: hvm_types::InstancePolicy::Reuse,
+        metering: hvm_types::Metering::Time,
     };
     let zones = (!ask.zones.is_empty()).then(|| Constraint {
         attribute: "zone".to_owned(),
