@@ -19,7 +19,7 @@ use crate::guest::{self, GuestState};
 const FIRST: u32 = 256;
 
 /// Of the first block, so many places are left when the rest is reserved: for what is asked for meanwhile.
-const FEW: usize = 64;
+const FEW: u32 = 64;
 
 /// A part of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Blocks {
     /// Reserves the rest where the first block runs short; waits for that only where there is no room before.
     pub(crate) async fn ensure_room(&self, permits: u32) {
         let left = self.first.available_permits();
-        if left >= FEW + permits as usize || *self.growth.borrow() == Growth::Ended {
+        if left >= (FEW + permits) as usize || *self.growth.borrow() == Growth::Ended {
             return;
         }
         self.ensure_growth();
@@ -169,7 +169,7 @@ mod tests {
     async fn the_rest_is_reserved_when_the_first_block_runs_short_and_not_before() {
         let blocks = Blocks::new(Metering::Time, FIRST + 2);
         let mut taken = Vec::new();
-        for _ in FEW as u32..FIRST {
+        for _ in FEW..FIRST {
             blocks.ensure_room(1).await;
             taken.push(blocks.take_now(1).expect("room"));
         }

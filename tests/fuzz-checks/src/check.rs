@@ -1,7 +1,10 @@
 //! The list of all checks. A name is that of the target in `fuzz/fuzz_targets`, of its corpus and of its
 //! dictionary.
 
-use crate::{component, deployment_file, image_documents, image_tar, interruptible, manifest, routing, signature, state};
+use crate::{
+    component, deployment_file, image_documents, image_tar, interruptible, manifest, routing, signature,
+    state,
+};
 
 /// Panics where a property does not hold of these bytes.
 pub type Check = fn(&[u8]);

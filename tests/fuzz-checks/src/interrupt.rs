@@ -6,8 +6,10 @@
 mod append;
 #[path = "../../../runtime/src/interrupt/bulk.rs"]
 mod bulk;
+#[allow(unreachable_pub, reason = "it is public in the runtime")]
 #[path = "../../../runtime/src/interrupt/component.rs"]
 mod component;
+#[allow(unreachable_pub, reason = "it is public in the runtime")]
 #[path = "../../../runtime/src/interrupt/error.rs"]
 mod error;
 #[path = "../../../runtime/src/interrupt/function.rs"]

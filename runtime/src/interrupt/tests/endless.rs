@@ -172,7 +172,7 @@ fn calls_of_the_host_are_asked_long_before_as_many_instructions() {
     let calls = Arc::new(AtomicU64::new(0));
     let mut linker = Linker::new(&engine);
     let counted = Arc::clone(&calls);
-    linker.func_wrap("host", "f", move || drop(counted.fetch_add(1, Relaxed))).expect("a new name");
+    linker.func_wrap("host", "f", move || _ = counted.fetch_add(1, Relaxed)).expect("a new name");
     let instance = linker.instantiate(&mut store, &module).expect("it starts");
     let run = instance.get_typed_func::<(), ()>(&mut store, "run").expect("exported");
     let error = run.call(&mut store, ()).expect_err("ended at the last tick");

@@ -63,7 +63,10 @@ impl LocalEngine {
             |error: ReadError| StartError::Corrupt { path: directory.database(), what: error.to_string() };
         let next_number = read_next_number(&view).map_err(damaged)?;
         let purges = Purge::unfinished(&view).map_err(damaged)?.into();
-        // Bounded by what is counted in and out of it: a bounded channel would make room for all records at once.
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "bounded by what is counted in and out of it; a bounded channel makes room for all of it at once"
+        )]
         let (sender, jobs) = channel();
         let shared = Arc::new(Shared::new(config, sender, view));
         let committer = Committer {
