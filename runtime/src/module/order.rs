@@ -21,7 +21,7 @@ pub(super) struct Order {
     pub(super) fuel: u64,
 }
 
-const NAMES: [&str; 6] = ["memory", "cpu", "code", "threads", "parent", "fuel"];
+const NAMES: [&str; 6] = ["memory", "cpu", "code", "threads", "fuel", "parent"];
 
 impl Order {
     /// What the code is compiled for.
@@ -33,7 +33,7 @@ impl Order {
 impl std::fmt::Display for Order {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let values =
-            [self.memory_bytes, self.cpu_seconds, self.code_bytes, self.threads, self.parent, self.fuel];
+            [self.memory_bytes, self.cpu_seconds, self.code_bytes, self.threads, self.fuel, self.parent];
         for (place, (name, value)) in NAMES.iter().zip(values).enumerate() {
             write!(f, "{}{name}={value}", if place == 0 { "" } else { "," })?;
         }
@@ -51,14 +51,14 @@ impl FromStr for Order {
                 pairs.next().and_then(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
             value.ok_or_else(|| format!("`{text}` does not say `{name}`: this is a command of the HVM's own"))
         };
-        let [memory, cpu, code, threads, parent, fuel] = NAMES;
+        let [memory, cpu, code, threads, fuel, parent] = NAMES;
         Ok(Self {
             memory_bytes: next(memory)?,
             cpu_seconds: next(cpu)?,
             code_bytes: next(code)?,
             threads: next(threads)?,
-            parent: next(parent)?,
             fuel: next(fuel)?,
+            parent: next(parent)?,
         })
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         let order =
             Order { memory_bytes: 1, cpu_seconds: 2, code_bytes: 3, threads: 4, parent: u64::MAX, fuel: 1 };
         assert_eq!(order.to_string().parse(), Ok(order));
-        for bad in ["", "memory=1", "memory=1,cpu=2,code=3,threads=4,parent=5,fuel=-1", "--help"] {
+        for bad in ["", "memory=1", "memory=1,cpu=2,code=3,threads=4,fuel=-1,parent=5", "--help"] {
             assert!(bad.parse::<Order>().is_err(), "{bad} was taken");
         }
     }

@@ -116,6 +116,7 @@ fn a_core_dump_reaches_who_waits_for_it_whole_and_stays_nowhere_else() {
     let unknown = server.hvm(&[&"coredump", &"nobody", &"--out", &dumps.join("x")]).refusal();
     assert!(unknown.contains("no partition of `nobody` runs"), "{unknown}");
     let patience = server.hvm(&[&"coredump", &"probe", &"--out", &dumps.join("x"), &"--wait", &"10ms"]);
-    assert!(patience.refusal().contains("nothing was dumped"));
+    assert_eq!(patience.code, 1, "{}", patience.stdout);
+    assert!(patience.stderr.contains("nothing was dumped"), "{}", patience.stderr);
     assert_eq!(server.terminate(), 0);
 }
