@@ -270,7 +270,7 @@ pub(crate) struct CoredumpArgs {
     /// Where the dump goes: a file that is not there yet. Only its owner may read it.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Stop a guest, too, that computes for this long for one request, such as 2s: to see where it hangs.
+    /// Stop a guest, too, that computes when its request has taken this long, such as 2s: to see where it hangs.
     #[arg(long, value_name = "TIME")]
     pub(crate) after: Option<hvm_types::Period>,
     /// Longest wait.

@@ -129,6 +129,8 @@ impl Blocks {
         let (growth, unreserved) = (Arc::clone(&self.growth), Arc::clone(&self.unreserved));
         let metering = self.metering;
         let reserving = move || {
+            // Whatever happens: who finds the first block full waits for the end.
+            let _ends = Ends(growth);
             let (count, began) = (unreserved.swap(0, Relaxed), Instant::now());
             match rest(metering, count) {
                 Ok(made) => {
@@ -141,12 +143,20 @@ impl Blocks {
                     "the rest of the pool can't be reserved: at most {FIRST} instances are in memory at a time"
                 ),
             }
-            growth.send_replace(Growth::Ended);
         };
         if let Err(error) = std::thread::Builder::new().name("hvm-places".to_owned()).spawn(reserving) {
             tracing::warn!(%error, "no thread to reserve the rest of the pool: it is tried again");
             self.growth.send_replace(Growth::NotNeeded);
         }
+    }
+}
+
+/// Reserving has ended when this is dropped.
+struct Ends(Arc<watch::Sender<Growth>>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.send_replace(Growth::Ended);
     }
 }
 

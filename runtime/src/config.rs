@@ -65,7 +65,7 @@ impl HvmConfig {
             code_cache_size: ByteSize::mib(1024),
             cpu: measured_cpu(),
             memory: ByteSize(limits.memory.0 / 2),
-            max_instances: places.saturating_sub(max_deterministic_instances),
+            max_instances: places.saturating_sub(max_deterministic_instances).max(1),
             max_deterministic_instances,
             max_component: ByteSize::mib(64),
             compiling: Compiling::InProcess,

@@ -175,7 +175,10 @@ impl DumpSlot {
             let margin = BEFORE_DEADLINE.min(deadline.saturating_duration_since(began) / 10);
             deadline.saturating_duration_since(now) <= margin
         };
-        now.saturating_duration_since(began) >= Duration::from_nanos(after) || deadline.is_some_and(is_late)
+        let is_due = now.saturating_duration_since(began) >= Duration::from_nanos(after)
+            || deadline.is_some_and(is_late);
+        // Where the host makes another dump, none would come of it.
+        is_due && self.asker().reply.as_ref().is_some_and(|(_, places)| places.available_permits() > 0)
     }
 
     /// Who is to get the dump of a guest that was stopped. `None` where nobody asks, or the host makes another dump:

@@ -1,5 +1,5 @@
-//! The engines: how components are compiled and where their instances live. There is one for each way of metering; they
-//! differ in whether code counts fuel, and share nothing.
+//! The engines: how components are compiled and where their instances live. For each way of
+//! metering there is one, and a second one where a pool needs its rest; they share nothing.
 //!
 //! Why they are as they are stands in `docs/decisions/0020-hvm-execution.md` and `0029-deterministic-metering.md`.
 

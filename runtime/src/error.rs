@@ -13,7 +13,7 @@ pub enum StartError {
     /// The host allows too few memory mappings for the instances asked for.
     #[error(
         "start {instances} instances: they need {needed} memory mappings and the host allows {allowed}; \
-         run `sysctl -w vm.max_map_count={needed}` or lower `max_instances` to {possible}"
+         run `sysctl -w vm.max_map_count={needed}` or lower `max_instances` and `max_deterministic_instances` to {possible} together"
     )]
     MapCount {
         /// Instances asked for.
@@ -28,7 +28,7 @@ pub enum StartError {
     /// The process may not reserve enough address space.
     #[error(
         "start {instances} instances: they reserve {needed} of address space and the process may have {allowed}; \
-         run `ulimit -v unlimited` before, or lower `max_instances` to {possible}"
+         run `ulimit -v unlimited` before, or lower `max_instances` and `max_deterministic_instances` to {possible} together"
     )]
     AddressSpace {
         /// Instances asked for.
@@ -42,7 +42,7 @@ pub enum StartError {
     },
     /// A process has not enough addresses.
     #[error(
-        "start {instances} instances: no process has enough addresses for them; lower `max_instances` to {possible}"
+        "start {instances} instances: no process has enough addresses for them; lower `max_instances` and `max_deterministic_instances` to {possible} together"
     )]
     TooManyInstances {
         /// Instances asked for.
@@ -53,7 +53,7 @@ pub enum StartError {
     /// The kernel does not overcommit memory, and has too little to commit.
     #[error(
         "start {instances} instances: the kernel commits {needed} for them and has {allowed} left; \
-         run `sysctl -w vm.overcommit_memory=0` or lower `max_instances` to {possible}"
+         run `sysctl -w vm.overcommit_memory=0` or lower `max_instances` and `max_deterministic_instances` to {possible} together"
     )]
     Commit {
         /// Instances asked for.
@@ -132,8 +132,8 @@ pub enum CompileError {
         /// The component.
         digest: Digest,
     },
-    /// It does not fit an instance slot.
-    #[error("compile {digest}: an instance needs {what}, more than the {limit} that a slot has")]
+    /// It does not fit a place for an instance.
+    #[error("compile {digest}: an instance needs {what}, more than the {limit} that a place has")]
     DoesNotFit {
         /// The component.
         digest: Digest,

@@ -174,10 +174,12 @@ impl Host {
     }
 
     pub(crate) fn unregister(&self, observed: &Observed) {
-        observed.dumps.close();
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&observed.id);
         let mut registry = self.registry();
-        if registry.partitions.remove(&observed.id).is_some() {
+        let removed = registry.partitions.remove(&observed.id);
+        // Who found it there before has asked already.
+        observed.dumps.close();
+        if removed.is_some() {
             let room = registry.closed_undrained.len() < MAX_CLOSED_UNDRAINED;
             if let Some(used) = observed.take_used().filter(|_| room) {
                 add_used(&mut registry.closed_undrained, used);
@@ -194,8 +196,9 @@ impl Host {
         id: &ReplicaId,
         after: Option<Duration>,
     ) -> Result<CoreDumpWait, CoreDumpError> {
-        let observed = self.registry().partitions.get(id).cloned();
-        let observed = observed.ok_or_else(|| CoreDumpError::Unknown { id: id.clone() })?;
+        let registry = self.registry();
+        let observed =
+            registry.partitions.get(id).ok_or_else(|| CoreDumpError::Unknown { id: id.clone() })?;
         observed.dumps.ask(id, after, &self.dumping)
     }
 

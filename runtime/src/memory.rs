@@ -1,7 +1,7 @@
 //! Who holds how much memory: the account of one version of a partition, the sum of the host, and the limiter
 //! that every instance is bound to.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -30,26 +30,32 @@ pub(crate) const MAX_MEMORIES: u32 = 4;
 pub(crate) struct HostMemory {
     limit: u64,
     used: AtomicU64,
-    /// Large instances that are going.
-    leaving: AtomicU32,
+    /// Bytes of large instances that are going: still held, and soon free.
+    leaving: AtomicU64,
     left: Notify,
 }
 
-/// A large instance goes until this is dropped: its memory is still held, and soon free.
+/// A large instance goes until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Leaves(Arc<HostMemory>);
+pub(crate) struct Leaves {
+    account: Arc<MemoryAccount>,
+    bytes: u64,
+}
 
 impl Leaves {
-    pub(crate) fn begin(memory: &Arc<HostMemory>) -> Self {
-        memory.leaving.fetch_add(1, Relaxed);
-        Self(Arc::clone(memory))
+    /// An instance of this account that holds so much begins to go.
+    pub(crate) fn begin(account: &Arc<MemoryAccount>, bytes: u64) -> Self {
+        account.leaving.fetch_add(bytes, Relaxed);
+        account.host.leaving.fetch_add(bytes, Relaxed);
+        Self { account: Arc::clone(account), bytes }
     }
 }
 
 impl Drop for Leaves {
     fn drop(&mut self) {
-        self.0.leaving.fetch_sub(1, Relaxed);
-        self.0.left.notify_waiters();
+        self.account.leaving.fetch_sub(self.bytes, Relaxed);
+        self.account.host.leaving.fetch_sub(self.bytes, Relaxed);
+        self.account.host.left.notify_waiters();
     }
 }
 
@@ -58,7 +64,7 @@ impl HostMemory {
         Arc::new(Self {
             limit: limit.0,
             used: AtomicU64::new(0),
-            leaving: AtomicU32::new(0),
+            leaving: AtomicU64::new(0),
             left: Notify::new(),
         })
     }
@@ -86,6 +92,8 @@ pub(crate) struct MemoryAccount {
     host: Arc<HostMemory>,
     meter: Arc<MeterCell>,
     ledger: Mutex<Ledger>,
+    /// Bytes of its large instances that are going.
+    leaving: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -99,7 +107,7 @@ struct Ledger {
 impl MemoryAccount {
     pub(crate) fn new(limit: ByteSize, host: Arc<HostMemory>, meter: Arc<MeterCell>) -> Arc<Self> {
         let ledger = Mutex::new(Ledger { bytes: 0, since: Instant::now(), rest: 0 });
-        Arc::new(Self { limit: limit.0, host, meter, ledger })
+        Arc::new(Self { limit: limit.0, host, meter, ledger, leaving: AtomicU64::new(0) })
     }
 
     /// Takes bytes, or says whose limit that would exceed.
@@ -116,21 +124,27 @@ impl MemoryAccount {
         Ok(())
     }
 
-    /// Waits until so many bytes are free, or until no large instance is going that would make room.
+    /// Waits until so many bytes are free, as long as the large instances that are going would make room for them.
     pub(crate) async fn room_from_leaving(&self, bytes: u64) {
         loop {
             let left = self.host.left.notified();
-            if self.host.leaving.load(Relaxed) == 0 || self.has_room(bytes) {
+            if self.has_room(bytes, 0, 0) {
+                return;
+            }
+            let (own, of_host) = (self.leaving.load(Relaxed), self.host.leaving.load(Relaxed));
+            if !self.has_room(bytes, own, of_host) {
                 return;
             }
             left.await;
         }
     }
 
-    fn has_room(&self, bytes: u64) -> bool {
+    /// Whether so many bytes fit when some of its own, and of all that the host holds, are gone.
+    fn has_room(&self, bytes: u64, own_gone: u64, host_gone: u64) -> bool {
         let held = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).bytes;
         let of_host = self.host.used.load(Relaxed);
-        held.saturating_add(bytes) <= self.limit && of_host.saturating_add(bytes) <= self.host.limit
+        held.saturating_sub(own_gone).saturating_add(bytes) <= self.limit
+            && of_host.saturating_sub(host_gone).saturating_add(bytes) <= self.host.limit
     }
 
     /// Takes bytes. Idle instances are only a cache: where there is no room, they make it, unless whoever asks would

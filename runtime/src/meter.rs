@@ -104,8 +104,7 @@ impl MeterCell {
 
     pub(crate) fn add_fuel(&self, fuel: u64) {
         // A guest can name a length that it is charged for, so its sum has no end.
-        let sum = self.fuel.load(Relaxed).saturating_add(fuel);
-        self.fuel.store(sum, Relaxed);
+        let _always = self.fuel.try_update(Relaxed, Relaxed, |sum| Some(sum.saturating_add(fuel)));
         self.add(&self.fuel, 0);
     }
 

@@ -149,16 +149,17 @@ impl Observed {
         self.changes.note(self);
     }
 
-    /// An instance is being made.
+    /// An instance is being made. It is to be seen only while the partition is ready: one that goes when the partition
+    /// is closed already must not speak for who has taken its name.
     pub(crate) fn instance_came(self: &Arc<Self>) {
-        if self.instances.fetch_add(1, Relaxed) == 0 {
+        if self.instances.fetch_add(1, Relaxed) == 0 && self.state() == ReplicaState::Ready {
             self.changes.note(self);
         }
     }
 
     /// An instance is gone.
     pub(crate) fn instance_went(self: &Arc<Self>) {
-        if self.instances.fetch_sub(1, Relaxed) == 1 {
+        if self.instances.fetch_sub(1, Relaxed) == 1 && self.state() == ReplicaState::Ready {
             self.changes.note(self);
         }
     }

@@ -95,7 +95,7 @@ impl ResourceLimiterAsync for Ticks {
 
 /// Fuel of a slice: the HVM's, or what `HVM_FUEL_SLICE` says.
 fn fuel_slice() -> anyhow::Result<u64> {
-    Ok(std::env::var("HVM_FUEL_SLICE").map_or(Ok(100_000), |slice| slice.parse())?)
+    Ok(std::env::var("HVM_FUEL_SLICE").map_or(Ok(1_000_000), |slice| slice.parse())?)
 }
 
 /// An instance of the kernels, interrupted in one way.

@@ -48,7 +48,7 @@ pub(crate) async fn coredump(args: CoredumpArgs) -> Result<(), Failure> {
             "no guest of `{}` was stopped within {}; nothing was dumped",
             args.of, args.wait
         ))
-        .hint("--wait TIME waits longer; --after TIME stops a guest that computes for that long")
+        .hint("--wait TIME waits longer; --after TIME stops a guest that still computes after that time")
     })??;
     let mut parts = hosts.remove(&host).ok_or_else(|| Failure::new("the host is gone"))?;
     // The other hosts need not wait any more.

@@ -69,8 +69,9 @@ pub(crate) fn discard(handle: InstanceHandle) {
     if handle.store.data().pending_dump.is_some()
         && let Some(instance) = handle.into_inner()
     {
+        let leaves = instance.leaves();
         let Instance { store, _counted: counted, _place: place, .. } = *instance;
-        discard_store(store, (counted, place));
+        discard_store(store, (counted, place, leaves));
     }
 }
 
@@ -96,6 +97,9 @@ impl PendingDump {
     /// Makes the dump and gives it to who asked.
     fn make(self, store: &mut FuelStore) {
         let Self { order: DumpOrder { reply, dumping }, core, request, trap, frames } = self;
+        if reply.is_closed() {
+            return;
+        }
         let log = store.data().log();
         let id = log.id().clone();
         let memory: u64 = core.memories().iter().map(|memory| memory.data_size(&**store) as u64).sum();

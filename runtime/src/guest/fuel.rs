@@ -14,8 +14,9 @@ use wasmtime::{Engine, Store};
 use super::GuestState;
 use crate::Module;
 
-/// Fuel of a slice: what a trap is charged in full, so not much; and a yield to the executor ends it, so not little.
-const SLICE: u64 = 100_000;
+/// Fuel of a slice: what a trap is charged in full, so not much. But several turns long, as its end is a yield to the
+/// executor that does not count as giving way: ticks come before it.
+const SLICE: u64 = 1_000_000;
 /// What a way through a function may grow by when it is made interruptible, and those through what is appended.
 const ADDED_TO_WAY: u64 = 1_000;
 /// Most that is charged at once, more than any guest can use in the longest deadline. A bulk operation is charged for

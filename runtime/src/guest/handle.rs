@@ -2,11 +2,11 @@
 //! worker does not have. A thread of its own does it; what is small goes at once.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
 
 use super::Instance;
-use crate::memory::{HostMemory, Leaves};
+use crate::memory::Leaves;
 use crate::worker::Local;
 
 /// An instance that holds more goes on the other thread. What a warm slot keeps, the pool clears quickly.
@@ -52,11 +52,13 @@ impl DerefMut for InstanceHandle {
 
 impl Drop for InstanceHandle {
     fn drop(&mut self) {
-        if let Some(instance) = self.0.take()
+        if let Some(mut instance) = self.0.take()
             && instance.held_bytes() > LARGE_BYTES
             && let Some(local) = Local::current()
         {
-            local.host.disposal.take(instance, &local.host.memory);
+            // Here, where its partition is still open: a call that was broken off has not been charged.
+            instance.store.charge();
+            local.host.disposal.take(instance);
         }
     }
 }
@@ -73,8 +75,9 @@ struct Leaving {
 }
 
 impl Disposal {
-    fn take(&self, instance: Box<Instance>, memory: &Arc<HostMemory>) {
-        let leaving = Leaving { _instance: instance, _leaves: Leaves::begin(memory) };
+    fn take(&self, instance: Box<Instance>) {
+        let leaves = instance.leaves();
+        let leaving = Leaving { _instance: instance, _leaves: leaves };
         // Where there is no thread, or no room before it, it goes here.
         if let Some(queue) = self.0.get_or_init(start)
             && let Err(refused) = queue.try_send(leaving)

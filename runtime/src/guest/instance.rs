@@ -13,6 +13,7 @@ use super::typed::Typed;
 use super::{GuestSettings, GuestState};
 use crate::blocks::Place;
 use crate::capability::{Access, Effects};
+use crate::memory::Leaves;
 use crate::module::Linked;
 use crate::observed::Observed;
 use crate::progress::Progress;
@@ -28,7 +29,7 @@ fn host_call_bytes(limit: ByteSize) -> usize {
 
 /// One instance of a component.
 pub(crate) struct Instance {
-    // Order matters: the store's slot in the pool is free before the place is.
+    // Order matters: the store's part of the pool is free before the place is.
     pub(crate) store: FuelStore,
     pub(super) http: Option<Proxy>,
     pub(super) typed: Option<Typed>,
@@ -84,6 +85,7 @@ impl Instance {
             Ok(exports) => exports,
             Err(error) => {
                 let trap = stopped(&mut store, error);
+                store.charge();
                 discard_store(store, (counted, place));
                 return Err(InstanceError { trap });
             }
@@ -131,6 +133,11 @@ impl Instance {
     /// What is charged for it.
     pub(super) fn held_bytes(&self) -> u64 {
         self.store.data().limiter.held()
+    }
+
+    /// Takes note that it is going.
+    pub(super) fn leaves(&self) -> Leaves {
+        Leaves::begin(self.store.data().limiter.account(), self.held_bytes())
     }
 
     /// The request has ended, well or not; returns what it did to the state.

@@ -13,6 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use super::Module;
+use super::cache::CodeCache;
 use super::code::code_of;
 use super::compiled::Compiled;
 use super::compilers::Bounds;
@@ -21,7 +23,6 @@ use super::imports::{self, Interface};
 use super::linked::{Linked, LinkedLater};
 use super::parent::code_from_child;
 use super::refused::Refused;
-use super::{CodeCache, Module};
 use crate::blocks::RestLinker;
 use crate::engine::{MEMORIES_PER_PERMIT, TABLE_ELEMENTS, TABLES_PER_PERMIT, max_memory};
 use crate::guest::GuestState;

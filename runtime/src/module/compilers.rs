@@ -11,10 +11,11 @@ use hvm_types::{Digest, Metering};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
+use super::Module;
+use super::cache::CodeCache;
 use super::compile::{CHILDREN, Compiler, MAX_WAITING};
 use super::parent::CpuSum;
 use super::turns::Turns;
-use super::{CodeCache, Module};
 use crate::blocks::{RestLinker, first_block};
 use crate::{CompileError, Compiling, HvmConfig, StartError};
 

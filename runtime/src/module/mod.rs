@@ -15,7 +15,6 @@ mod parent;
 mod refused;
 mod turns;
 
-use cache::CodeCache;
 pub use child::compile_child;
 pub use compiled::Module;
 pub(crate) use compilers::Compilers;

@@ -13,8 +13,7 @@ use hvm_types::CpuMhz;
 /// What a partition that was idle may use at once is its share of this time.
 pub(crate) const BURST: Duration = Duration::from_millis(50);
 
-/// What a guest that waited may use before it may have to wait again, about: the time after which a guest gives
-/// way anyhow.
+/// What a guest that waited may use before it may have to wait again, about: some turns of a guest.
 const TURN_NANOS: i64 = 1_000_000;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

@@ -18,9 +18,9 @@ use crate::interrupt::TICK_GROWTH;
 const FUEL: u64 = 100_000;
 /// Fuel for one call after the rewriting. Counting costs some; what had enough before has enough with this.
 const FUEL_REWRITTEN: u64 = 8_000_000;
-/// Fuel that may pass without a tick: nine units for each charge of a budget of 2^18, and as much again, because the
-/// interpreter counts otherwise.
-const FUEL_WITHOUT_TICK: u64 = 2 * 9 * (1 << 18);
+/// Fuel that may pass without a tick: nine units for each charge of the budget, and as much again, because the interpreter
+/// counts otherwise.
+const FUEL_WITHOUT_TICK: u64 = 2 * 9 * (1 << 17);
 /// One of so many endless calls is run on, because each takes a tenth of a second.
 const ENDLESS_TRIED: u64 = 8;
 /// Most bytes of a memory and elements of a table.

@@ -1,6 +1,5 @@
 //! The runtime's rewriting of components, compiled into this crate from its own files: what is fuzzed then needs
-//! neither a door in the product nor wasmtime. The list is that of `runtime/src/interrupt/mod.rs`, without the turn of
-//! a worker.
+//! neither a door in the product nor wasmtime. The list is that of `runtime/src/interrupt/mod.rs`.
 
 #[path = "../../../runtime/src/interrupt/append.rs"]
 mod append;
