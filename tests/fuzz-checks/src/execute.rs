@@ -35,6 +35,8 @@ pub(crate) fn chosen_module(input: &[u8]) -> Option<Vec<u8>> {
     let mut shape = Shape::arbitrary(&mut input).ok()?;
     shape.export_everything = true;
     shape.min_funcs = 1;
+    shape.max_funcs = shape.max_funcs.max(1);
+    shape.max_types = shape.max_types.max(1);
     shape.max_imports = 0;
     shape.min_imports = 0;
     shape.available_imports = None;
