@@ -82,9 +82,12 @@ impl Snapshot {
 
     fn encode_host(&self, encoder: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let host = &self.host;
-        about("hvm_host_cpu", "Processor time of the host and of its compiling processes that is no partition's")
-            .in_seconds()
-            .write_one(encoder, ConstCounter::new(self.host_cpu.as_secs_f64()))?;
+        about(
+            "hvm_host_cpu",
+            "Processor time of the host and of its compiling processes that is no partition's",
+        )
+        .in_seconds()
+        .write_one(encoder, ConstCounter::new(self.host_cpu.as_secs_f64()))?;
         let states = self.states.iter().map(|(state, count)| ([("state", *state)], gauge(*count)));
         about("hvm_partitions", "Partitions and stateless replicas by state").write(encoder, states)?;
         let places = [("free", host.free_places), ("used", host.places.saturating_sub(host.free_places))];

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hvm_runtime::interrupt::interruptible;
-use wasmtime::{Config, Engine, Instance, Module, ResourceLimiterAsync, Store};
+use wasmtime::{Config, Engine, Instance, Module, OperatorCost, ResourceLimiterAsync, Store};
 
 use crate::rewrite::{self, Check};
 
@@ -113,6 +113,12 @@ impl Running {
         let mut config = Config::new();
         config.wasm_branch_hinting(true).epoch_interruption(variant == Variant::Epochs);
         config.consume_fuel(variant.has_fuel()).parallel_compilation(false);
+        if variant == Variant::CountedWithFuel {
+            // As in the HVM: what a tick asks to grow is none of the guest's work.
+            let mut cost = OperatorCost::new();
+            cost.variable.table_grow_per_element = 0;
+            config.operator_cost(cost);
+        }
         let engine = Engine::new(&config)?;
         let before = crate::cpu();
         let module = Module::new(&engine, variant.rewritten(wasm)?)?;

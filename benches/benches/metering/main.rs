@@ -11,7 +11,7 @@ use guests_path::Guest;
 use http::{Method, Request};
 use hvm_runtime::state::{LocalConfig, LocalEngine};
 use hvm_runtime::{Hvm, HvmConfig, Module, PartitionSpec, RequestBody, UsedSince};
-use hvm_types::{CpuMhz, Period, ReplicaId};
+use hvm_types::{CpuMhz, Grants, Period, ReplicaId};
 
 /// How long each line is measured, after a second in which bursts are used up.
 const TIME: Duration = Duration::from_secs(4);
@@ -66,7 +66,14 @@ async fn measure(hvm: &Hvm, module: &Module, shares: &[Option<u32>]) -> String {
     let mut loops = Vec::new();
     for (id, share) in ids.iter().zip(shares) {
         let mut spec = PartitionSpec::new(id.clone(), module.clone());
-        spec.stateful = false;
+        // What the guest imports, though its loop uses none of it.
+        spec.grants = Grants {
+            keyvalue: vec!["default".to_owned()],
+            config: true,
+            logging: true,
+            http: vec!["https://origin.example".to_owned()],
+            http_in_commands: false,
+        };
         spec.resources.cpu = share.map(CpuMhz);
         spec.resources.deadline = Period(2 * (TIME + WARM_UP));
         hvm.open(spec).await.expect("it opens");

@@ -29,5 +29,3 @@ mod ways;
 
 pub(crate) use component::interruptible;
 pub(crate) use error::InterruptibleError;
-#[cfg(feature = "execute")]
-pub(crate) use price::TICK_GROWTH;

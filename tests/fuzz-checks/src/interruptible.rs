@@ -1,25 +1,23 @@
-//! Components and modules, made interruptible: whatever comes out is valid, and where it can be run it does what it
-//! did before and asks its host often enough.
+//! Components and modules, made interruptible: whatever comes out is valid, and can be made interruptible again.
 //!
-//! Bytes are taken as they are. With the feature `execute`, which only the fuzzer's project has, those that are no
-//! module choose one (wasm-smith), and modules without imports are run, by an interpreter that has nothing in common
-//! with the compiler that the product uses.
+//! Bytes are taken as they are. With the feature `choose`, which only the fuzzer's project has, those that are no module
+//! choose one (wasm-smith). That the code does what it did before is tested in the runtime.
 
 use wasmparser::Validator;
 
-#[cfg(feature = "execute")]
-use crate::execute;
+#[cfg(feature = "choose")]
+use crate::chosen;
 use crate::interrupt::{InterruptibleError, interruptible};
 
 pub(crate) fn check(input: &[u8]) {
     check_module(input);
-    #[cfg(feature = "execute")]
+    #[cfg(feature = "choose")]
     if !input.starts_with(b"\0asm")
-        && let Some(module) = execute::chosen_module(input)
+        && let Some(module) = chosen::chosen_module(input)
     {
         match interruptible(&module) {
             Ok(_) | Err(InterruptibleError::Full { .. }) => check_module(&module),
-            Err(error) => panic!("a valid module was refused: {error}: {}", execute::shown(&module)),
+            Err(error) => panic!("a valid module was refused: {error}: {}", chosen::shown(&module)),
         }
     }
 }
@@ -33,6 +31,4 @@ fn check_module(wasm: &[u8]) {
         Ok(_) | Err(InterruptibleError::Full { .. }) => {}
         Err(error) => panic!("what is interruptible can't be made so again: {error}"),
     }
-    #[cfg(feature = "execute")]
-    execute::compare(wasm, &rewritten);
 }

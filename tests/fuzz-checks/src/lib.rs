@@ -5,10 +5,10 @@
 //! here is part of the product.
 
 mod check;
+#[cfg(feature = "choose")]
+mod chosen;
 mod component;
 mod deployment_file;
-#[cfg(feature = "execute")]
-mod execute;
 mod image_documents;
 mod image_tar;
 mod interrupt;
