@@ -14,7 +14,8 @@ use super::bed::{Bed, first, id, request};
 async fn a_full_mailbox_refuses_with_when_to_try_again() {
     let bed = Bed::new();
     bed.open(&first(), |spec| spec.resources.mailbox = 2).await;
-    let running = bed.post("/sleep?ms=300", "");
+    // Long enough that a busy machine sees the mailbox full before it ends.
+    let running = bed.post("/sleep?ms=3000", "");
     let others = async {
         bed.until(&first(), |status| !status.doing.is_empty()).await;
         let (first_waits, second_waits) = (bed.post("/echo", "1"), bed.post("/echo", "2"));
