@@ -282,7 +282,7 @@ impl Hvm {
     pub fn state_changes(&self) -> StateChanges {
         let host = &self.0.host;
         host.changes.ask(&host.observe());
-        StateChanges(Arc::clone(&host.changes))
+        StateChanges::new(&host.changes)
     }
 
     /// What all partitions share, as it is now.

@@ -153,14 +153,14 @@ impl Observed {
     /// is closed already must not speak for who has taken its name.
     pub(crate) fn instance_came(self: &Arc<Self>) {
         if self.instances.fetch_add(1, Relaxed) == 0 && self.state() == ReplicaState::Ready {
-            self.changes.note(self);
+            self.changes.note_instance(self);
         }
     }
 
     /// An instance is gone.
     pub(crate) fn instance_went(self: &Arc<Self>) {
         if self.instances.fetch_sub(1, Relaxed) == 1 && self.state() == ReplicaState::Ready {
-            self.changes.note(self);
+            self.changes.note_instance(self);
         }
     }
 

@@ -61,7 +61,7 @@ fn config(instances: u32) -> Config {
         .total_core_instances(instances.saturating_mul(64))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(4))
-        .total_stacks(instances.saturating_mul(2))
+        .total_stacks(instances.saturating_add(64))
         .max_core_instances_per_component(64)
         .max_memories_per_component(4)
         .max_tables_per_component(8)

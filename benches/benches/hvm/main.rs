@@ -9,6 +9,7 @@ mod image;
 mod instance;
 mod many;
 mod request;
+mod turns;
 mod typed;
 
 use std::time::Duration;
@@ -26,6 +27,7 @@ fn main() {
     instance::bench(&mut criterion);
     request::bench_queries(&mut criterion);
     request::bench_command(&mut criterion);
+    turns::bench(&mut criterion);
     typed::bench(&mut criterion);
     commit::bench(&mut criterion);
     many::bench(&mut criterion);

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -147,7 +147,7 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        let running = self.call_in_guest(&progress, &version, &call, deadline.into());
+        let running = pin!(self.call_in_guest(&progress, &version, &call, began, deadline.into()));
         self.cpu.throttled(Some(&progress), running).await
     }
 
@@ -184,7 +184,7 @@ impl Partition {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            let running = self.call_in_guest(&doing, &version, &call, deadline);
+            let running = pin!(self.call_in_guest(&doing, &version, &call, began, deadline));
             self.cpu.throttled(Some(&doing), running).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
@@ -217,13 +217,14 @@ impl Partition {
         progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
+        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, Instant::now(), deadline);
+        instance.begin(access, progress, began, deadline);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         match (answered, &effects.broken) {

@@ -82,9 +82,9 @@ impl Partition {
         let outcome = {
             let began = Instant::now();
             progress.set(Step::Guest);
-            let running = self.run_in_guest(progress, &version, question, deadline);
-            let running = self.cpu.throttled(Some(progress), running);
-            let outcome = timeout_at(deadline, Box::pin(running)).await;
+            let mut running = Box::pin(self.run_in_guest(progress, &version, question, deadline));
+            let running = self.cpu.throttled(Some(progress), running.as_mut());
+            let outcome = timeout_at(deadline, running).await;
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };

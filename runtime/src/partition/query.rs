@@ -2,7 +2,7 @@
 //! answer leaves as the guest produces it.
 
 use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -79,12 +79,12 @@ impl Partition {
             doing.set(Step::Guest);
             let limit = version.spec.resources.deadline.0;
             // One that waited for too long never starts.
-            let running = async {
+            let running = pin!(async {
                 if began >= deadline {
                     return Err(RequestError::Deadline { limit });
                 }
                 self.query(&doing, &version, head, body, &asker, deadline).await
-            };
+            });
             tokio::select! {
                 biased;
                 result = timeout_at(deadline, self.cpu.throttled(Some(&doing), running)) => {

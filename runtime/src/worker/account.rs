@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -72,13 +72,13 @@ impl CpuAccount {
 
     /// Runs a guest's work within the partition's share: where that is used up, the work waits, and the worker does
     /// something else, which `progress` shows. A heavy partition's work waits for its turn, too. Deadlines belong
-    /// around this, so that a wait counts against them.
+    /// around this, so that a wait counts against them. The work stays where it is pinned: a guest's call is a future of some
+    /// kilobytes, and whoever passes it on by value copies it.
     pub(crate) async fn throttled<F: Future>(
         self: &Rc<Self>,
         progress: Option<&Progress>,
-        work: F,
+        mut work: Pin<&mut F>,
     ) -> F::Output {
-        let mut work = pin!(work);
         let mut wait: Option<Wait<'_>> = None;
         let mut taking = Taking::new(&self.turns, &self.standing);
         poll_fn(move |context| {
@@ -146,6 +146,8 @@ impl Drop for Wait<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use hvm_types::CpuMhz;
 
     use super::*;
@@ -170,9 +172,10 @@ mod tests {
     #[tokio::test]
     async fn work_beyond_the_share_waits_and_its_wait_is_counted_and_can_be_broken_off() {
         let account = account(CpuRate::of(CpuMhz(1), CpuMhz(1_000), 1));
-        assert_eq!(account.throttled(None, async { 7 }).await, 7, "an unused share lets work pass");
+        assert_eq!(account.throttled(None, pin!(async { 7 })).await, 7, "an unused share lets work pass");
         account.add_to_slice(Duration::from_secs(1), Instant::now());
-        let mut waits = Box::pin(account.throttled(None, async { 7 }));
+        let mut work = Box::pin(async { 7 });
+        let mut waits = Box::pin(account.throttled(None, work.as_mut()));
         assert!(futures::poll!(waits.as_mut()).is_pending());
         assert_eq!(account.throttled.load(Relaxed), 1);
         drop(waits);
@@ -180,6 +183,6 @@ mod tests {
         assert!(account.meter.read().throttled > Duration::ZERO);
         // Its second was no processor time after all.
         account.settle_slice(Duration::ZERO, Duration::from_secs(1));
-        assert_eq!(account.throttled(None, async { 7 }).await, 7);
+        assert_eq!(account.throttled(None, pin!(async { 7 })).await, 7);
     }
 }
