@@ -12,5 +12,5 @@ mod wait;
 pub use app::{App, Workshop};
 pub use client::{Answer, Client};
 pub use program::{Output, program, run};
-pub use server::{Daemon, Role};
+pub use server::{Daemon, Heard, Role, Starting};
 pub use wait::eventually;

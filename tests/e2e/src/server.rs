@@ -4,11 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::program::{Output, program, run};
 
 const LONGEST_START: Duration = Duration::from_secs(60);
+/// How much of its log stands in the message about a daemon that does not serve, in characters.
+const LOG_SHOWN: usize = 8000;
 
 /// Which daemon, and what only that one needs.
 #[derive(Debug, Clone)]
@@ -32,6 +34,125 @@ pub enum Role {
         /// Whose images may run.
         trust: PathBuf,
     },
+}
+
+/// A daemon that was started and has not said yet that it serves. It is killed when this is dropped.
+pub struct Starting {
+    daemon: Daemon,
+    said: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+/// What a daemon that starts has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It serves.
+    Serving,
+    /// It has not said so yet.
+    Nothing,
+}
+
+impl Starting {
+    /// Starts a daemon on a data directory, with further settings.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn spawn(role: &Role, data: &Path, settings: &[&str]) -> Self {
+        let log = data.with_extension("log");
+        let mut command = role.command();
+        let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        command
+            .args(settings)
+            .arg("--data")
+            .arg(data)
+            .stdout(Stdio::piped())
+            .stderr(log_file)
+            .env_remove("RUST_BACKTRACE");
+        let mut child = command.spawn().expect("hvm can be started");
+        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        // The reader goes on to the end, so that the daemon never writes into a closed pipe.
+        let (sender, said) = mpsc::sync_channel(64);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.try_send(line);
+            }
+        });
+        Self { daemon: Daemon { child, ingress: String::new(), api: String::new() }, said, log }
+    }
+
+    /// Listens to it for as long as said, or until it serves.
+    ///
+    /// # Panics
+    /// Where it ends by itself, with what it said.
+    pub fn listen(&mut self, patience: Duration) -> Heard {
+        let end = Instant::now() + patience;
+        loop {
+            match self.said.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => match line.trim().split_once(char::is_whitespace) {
+                    Some(("apps", address)) => address.trim().clone_into(&mut self.daemon.ingress),
+                    Some(("api", address)) => address.trim().clone_into(&mut self.daemon.api),
+                    _ if line.trim() == "serving" => return Heard::Serving,
+                    _ => {}
+                },
+                Err(mpsc::RecvTimeoutError::Timeout) => return Heard::Nothing,
+                Err(mpsc::RecvTimeoutError::Disconnected) => panic!("{}", self.silence()),
+            }
+        }
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Panics
+    /// Where it ends instead, or says nothing for a minute, with what it said.
+    #[must_use]
+    pub fn serving(mut self) -> Daemon {
+        assert_eq!(self.listen(LONGEST_START), Heard::Serving, "{}", self.silence());
+        self.into_daemon()
+    }
+
+    /// The daemon, which was heard to serve.
+    #[must_use]
+    pub fn into_daemon(self) -> Daemon {
+        self.daemon
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
+    /// SIGKILL, see [`Daemon::kill`].
+    pub fn kill(self) {
+        self.daemon.kill();
+    }
+
+    fn silence(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let end = log.char_indices().rev().nth(LOG_SHOWN).map_or(0, |(at, _)| at);
+        format!("the daemon does not serve; its log ends:\n{}", &log[end..])
+    }
+}
+
+impl Role {
+    fn command(&self) -> Command {
+        let mut command = Command::new(program("hvm"));
+        let free = "127.0.0.1:0";
+        match self {
+            Self::Dev { trust } => {
+                command.args(["dev", "--ingress", free, "--api", free, "--trust"]).arg(trust);
+            }
+            Self::Scheduler { api } => {
+                command.args(["scheduler", "--api", api]);
+            }
+            Self::Agent { host, scheduler, trust } => {
+                command.args(["agent", "--ingress", free, "--api", free, "--host", host]);
+                command.args(["--scheduler", scheduler, "--trust"]).arg(trust);
+            }
+        }
+        command
+    }
 }
 
 /// A running daemon. It is killed when this is dropped.
@@ -59,56 +180,7 @@ impl Daemon {
     /// Where it ends instead, with what it said.
     #[must_use]
     pub fn start_with(role: &Role, data: &Path, settings: &[&str]) -> Self {
-        let mut command = Command::new(program("hvm"));
-        let free = "127.0.0.1:0";
-        match role {
-            Role::Dev { trust } => {
-                command.args(["dev", "--ingress", free, "--api", free, "--trust"]).arg(trust);
-            }
-            Role::Scheduler { api } => {
-                command.args(["scheduler", "--api", api]);
-            }
-            Role::Agent { host, scheduler, trust } => {
-                command.args(["agent", "--ingress", free, "--api", free, "--host", host]);
-                command.args(["--scheduler", scheduler, "--trust"]).arg(trust);
-            }
-        }
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(data.with_extension("log"))
-            .expect("a log file");
-        command
-            .args(settings)
-            .arg("--data")
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .env_remove("RUST_BACKTRACE");
-        let mut child = command.spawn().expect("hvm can be started");
-        let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
-        // The reader goes on to the end, so that the daemon never writes into a closed pipe.
-        let (sender, said) = mpsc::sync_channel(64);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = sender.try_send(line);
-            }
-        });
-        let mut daemon = Self { child, ingress: String::new(), api: String::new() };
-        loop {
-            match said.recv_timeout(LONGEST_START) {
-                Ok(line) => match line.trim().split_once(char::is_whitespace) {
-                    Some(("apps", address)) => daemon.ingress = address.trim().to_owned(),
-                    Some(("api", address)) => daemon.api = address.trim().to_owned(),
-                    _ if line.trim() == "serving" => return daemon,
-                    _ => {}
-                },
-                Err(_) => {
-                    let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
-                    panic!("{role:?} does not serve; its log:\n{log}");
-                }
-            }
-        }
+        Starting::spawn(role, data, settings).serving()
     }
 
     /// Runs `hvm` with its API as the one to talk to.
