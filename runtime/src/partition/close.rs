@@ -6,7 +6,7 @@ use hvm_types::{ReplicaId, ReplicaState};
 
 use super::Partition;
 use crate::capability::unix_millis;
-use crate::state::{CommitRecord, WriteSet};
+use crate::state::{CommitRecord, Retention, WriteSet};
 use crate::worker::{Local, Slot};
 use crate::{CloseError, LogLevel};
 
@@ -60,8 +60,10 @@ impl Partition {
         let record = CommitRecord {
             writes: WriteSet::default(),
             idempotency: None,
+            exchange: None,
             meter: used,
             quota: version.spec.resources.storage,
+            retention: Retention::default(),
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {

@@ -22,7 +22,7 @@ use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{InstanceHandle, answer_whole, discard};
 use crate::progress::{Progress, Step};
-use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
+use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError, Retention};
 
 /// What a guest made of a command.
 struct Outcome {
@@ -165,8 +165,10 @@ impl Partition {
         let record = CommitRecord {
             writes: effects.writes.clone(),
             idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, answer)),
+            exchange: None,
             meter: meter.saturating_sub(&self.committed_meter.borrow()),
             quota: version.spec.resources.storage,
+            retention: Retention::default(),
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {
