@@ -6,7 +6,7 @@ use hvm_types::{ReplicaId, ReplicaState};
 
 use super::Partition;
 use crate::capability::unix_millis;
-use crate::state::{CommitRecord, Retention, WriteSet};
+use crate::state::{CommitRecord, WriteSet};
 use crate::worker::{Local, Slot};
 use crate::{CloseError, LogLevel};
 
@@ -63,7 +63,7 @@ impl Partition {
             exchange: None,
             meter: used,
             quota: version.spec.resources.storage,
-            retention: Retention::default(),
+            retention: version.retention,
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {

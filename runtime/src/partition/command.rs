@@ -22,7 +22,7 @@ use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{InstanceHandle, answer_whole, discard};
 use crate::progress::{Progress, Step};
-use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError, Retention};
+use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
 
 /// What a guest made of a command.
 struct Outcome {
@@ -168,7 +168,7 @@ impl Partition {
             exchange: None,
             meter: meter.saturating_sub(&self.committed_meter.borrow()),
             quota: version.spec.resources.storage,
-            retention: Retention::default(),
+            retention: version.retention,
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {
