@@ -19,6 +19,7 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
     if !matches!(partition.observed.state(), ReplicaState::Fenced { .. } | ReplicaState::Failed { .. }) {
         partition.observed.set_state(ReplicaState::Draining);
     }
+    partition.changed.notify_waiters();
     partition.drained().await;
     partition.commit_meter().await;
     let is_same = |slot: &Slot| matches!(slot, Slot::Open(open) if Rc::ptr_eq(open, &partition));
