@@ -74,6 +74,7 @@ pub use hvm::{Hvm, PreparedHvm};
 pub use log::{LogLevel, LogLine, LogSink, LogSource, TracingSink};
 pub use module::{Module, compile_child};
 pub use observe::{Doing, HostObservation, PartitionStatus, PartitionUsage, Phase, Usage, UsedSince};
+pub use partition::{AT_LEAST, SEQUENCE};
 pub use processor::measured_cpu;
 pub use request_error::{RequestError, Trap};
 pub use spec::PartitionSpec;

@@ -75,6 +75,8 @@ pub struct Doing {
 pub enum Phase {
     /// Its body is being read.
     Body,
+    /// It waits for a record of the partition to be committed, which it asked for.
+    Record,
     /// It waits for its turn in the partition.
     Turn,
     /// It waits for a place in the pool of instances.
@@ -105,6 +107,7 @@ impl Phase {
     pub const fn word(&self) -> &'static str {
         match self {
             Self::Body => "body",
+            Self::Record => "record",
             Self::Turn => "turn",
             Self::Place => "place",
             Self::Start => "start",
@@ -121,6 +124,7 @@ impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Body => "reads its body",
+            Self::Record => "waits for a record",
             Self::Turn => "waits for its turn",
             Self::Place => "waits for an instance's place",
             Self::Start => "starts an instance",

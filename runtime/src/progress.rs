@@ -57,6 +57,7 @@ pub(crate) struct During<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     Body,
+    Record,
     Turn,
     Place,
     Start,
@@ -88,6 +89,7 @@ fn pack(step: Step, since: Duration) -> u64 {
         Step::State { keys } => (5, keys.min(0xff_ffff)),
         Step::Commit => (6, 0),
         Step::Throttled => (7, 0),
+        Step::Record => (8, 0),
     };
     let millis = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
     kind << 56 | u64::from(keys) << 32 | u64::from(millis)
@@ -103,6 +105,7 @@ fn unpack(packed: u64) -> (Step, Duration) {
         4 => Step::Guest,
         5 => Step::State { keys },
         6 => Step::Commit,
+        8 => Step::Record,
         _ => Step::Throttled,
     };
     (step, Duration::from_millis(packed & 0xffff_ffff))
@@ -204,6 +207,7 @@ impl Progress {
         let in_phase = (coarse_now().saturating_sub(self.began_coarse)).saturating_sub(since);
         let phase = match step {
             Step::Body => Phase::Body,
+            Step::Record => Phase::Record,
             Step::Turn => Phase::Turn,
             Step::Place => Phase::Place,
             Step::Start => Phase::Start,
@@ -268,7 +272,7 @@ impl Told {
         let now = Instant::now();
         let time = now.duration_since(std::mem::replace(&mut spent.since, now));
         match step {
-            Step::Body | Step::Turn | Step::Place | Step::Throttled => spent.queue += time,
+            Step::Body | Step::Record | Step::Turn | Step::Place | Step::Throttled => spent.queue += time,
             Step::Start | Step::Guest | Step::State { .. } => spent.guest += time,
             Step::Commit => spent.commit += time,
         }
@@ -306,6 +310,7 @@ mod tests {
             Step::State { keys: 1_000 },
             Step::Commit,
             Step::Throttled,
+            Step::Record,
         ];
         for step in steps {
             let since = Duration::from_millis(86_400_000);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use hvm_types::{ByteSize, Epoch, ReplicaId, RequestOutcome};
+use hvm_types::{ByteSize, Epoch, ReplicaId, RequestOutcome, Sequence};
 
 /// Why a request was not answered by its guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,22 @@ pub enum RequestError {
     /// The idempotency key belongs to another request.
     #[error("the idempotency key was used for a request with another method, path or body; use a new key")]
     IdempotencyMismatch,
+    /// What a request asks for is no record.
+    #[error("`hvm-at-least` is not valid: write the number of one record, as `hvm-sequence` gave it, once")]
+    AtLeastInvalid,
+    /// The record that a request asks for was not committed in time, or too many wait for one.
+    #[error(
+        "record {at_least} was asked for (`hvm-at-least`) and partition {id} has committed {committed}; nothing was \
+         run, try again"
+    )]
+    Behind {
+        /// The partition.
+        id: ReplicaId,
+        /// The record that was asked for.
+        at_least: Sequence,
+        /// The last one that is committed.
+        committed: Sequence,
+    },
     /// The host's disk is full.
     #[error("the host's disk is full ({free} free, {needed} needed); nothing was changed, reading goes on")]
     StorageFull {
@@ -222,6 +238,7 @@ impl RequestError {
             | Self::MailboxFull { .. }
             | Self::BodiesFull { .. }
             | Self::HostFull
+            | Self::Behind { .. }
             | Self::Fenced { .. }
             | Self::CommitUnavailable { .. }
             | Self::CommitBusy
@@ -230,7 +247,8 @@ impl RequestError {
             Self::Invalid { .. }
             | Self::NoTypedHandler
             | Self::BodyBroken { .. }
-            | Self::IdempotencyKeyInvalid => StatusCode::BAD_REQUEST,
+            | Self::IdempotencyKeyInvalid
+            | Self::AtLeastInvalid => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StorageFull { .. } | Self::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
@@ -255,6 +273,7 @@ impl RequestError {
             | Self::MailboxFull { .. }
             | Self::BodiesFull { .. }
             | Self::HostFull
+            | Self::Behind { .. }
             | Self::Fenced { .. }
             | Self::CommitUnavailable { .. }
             | Self::CommitBusy
@@ -280,6 +299,8 @@ impl RequestError {
             | Self::BodyTooLarge { .. }
             | Self::IdempotencyKeyInvalid
             | Self::IdempotencyMismatch
+            | Self::AtLeastInvalid
+            | Self::Behind { .. }
             | Self::Fenced { .. }
             | Self::StateUnavailable { .. }
             | Self::Stopped => RequestOutcome::Refused,

@@ -1,6 +1,8 @@
 //! What an HVM is asked to run as one partition or one stateless replica.
 
-use hvm_types::{Environment, Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources};
+use hvm_types::{
+    Environment, Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources, RetentionSpec,
+};
 
 use crate::Module;
 
@@ -17,6 +19,8 @@ pub struct PartitionSpec {
     pub module: Module,
     /// Whether it has durable state: a partition has, a stateless replica has not.
     pub stateful: bool,
+    /// What a partition keeps of its past.
+    pub retention: RetentionSpec,
     /// What the guest reads through `wasi:config`, where that is granted, and as its WASI environment.
     pub env: Environment,
     /// What it may use.
@@ -37,6 +41,7 @@ impl PartitionSpec {
             generation: Generation(1),
             module,
             stateful: true,
+            retention: RetentionSpec::default(),
             env: Environment::default(),
             resources: Resources::default(),
             grants: Grants::default(),

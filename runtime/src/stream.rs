@@ -66,8 +66,11 @@ impl AnswerReader {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
-        let polled = lock(&self.shared).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
+        let mut polled = lock(&self.shared).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            if let Some(trailers) = frame.trailers_mut() {
+                crate::partition::strip_sequence(trailers);
+            }
             self.meter.count_sent(frame.data_ref().map_or(0, Bytes::len));
         }
         polled

@@ -119,6 +119,7 @@ pub(crate) fn host_document(world: &World, routing: &RoutingTable, host: &HostId
                 epoch: ownership.epoch,
                 image: accepted.image,
                 stateful: group.is_partitioned(),
+                retention: group.retention(),
                 task: Arc::clone(tasks.entry(accepted.generation).or_insert_with(|| Arc::new(task.clone()))),
             });
         }

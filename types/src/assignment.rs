@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CpuMhz, DeploymentName, Digest, Epoch, Generation, GroupName, HostId, ReplicaId, RouteSpec, TaskSpec,
+    CpuMhz, DeploymentName, Digest, Epoch, Generation, GroupName, HostId, ReplicaId, RetentionSpec,
+    RouteSpec, TaskSpec,
 };
 
 /// What a host says of itself when it joins.
@@ -39,6 +40,8 @@ pub struct Assignment {
     pub image: Digest,
     /// Whether it has durable state.
     pub stateful: bool,
+    /// What it keeps of its past, where it has state.
+    pub retention: RetentionSpec,
     /// What it runs. Assignments that run the same share it.
     pub task: Arc<TaskSpec>,
 }

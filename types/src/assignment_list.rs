@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Assignment, Digest, Epoch, Generation, ReplicaId, TaskSpec};
+use crate::{Assignment, Digest, Epoch, Generation, ReplicaId, RetentionSpec, TaskSpec};
 
 #[derive(Serialize, Deserialize)]
 struct List {
@@ -21,6 +21,8 @@ struct Listed {
     epoch: Epoch,
     image: Digest,
     stateful: bool,
+    #[serde(default, skip_serializing_if = "RetentionSpec::is_unset")]
+    retention: RetentionSpec,
     /// Its place in `tasks`.
     task: usize,
 }
@@ -63,6 +65,7 @@ pub(crate) fn serialize<S: Serializer>(assignments: &[Assignment], to: S) -> Res
         epoch: assignment.epoch,
         image: assignment.image,
         stateful: assignment.stateful,
+        retention: assignment.retention,
         task: numbers.number(&assignment.task),
     });
     let replicas = listed.collect();
@@ -82,6 +85,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Assi
             epoch: listed.epoch,
             image: listed.image,
             stateful: listed.stateful,
+            retention: listed.retention,
             task: Arc::clone(task),
         })
     };
@@ -103,6 +107,7 @@ mod tests {
             epoch: Epoch(1),
             image: Digest::of(b"image"),
             stateful: true,
+            retention: RetentionSpec::default(),
             task: Arc::clone(&task),
         };
         let assignments = (0..100).map(assignment).collect();

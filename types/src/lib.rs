@@ -15,6 +15,7 @@ mod meter;
 mod name;
 mod number;
 mod origin;
+mod retention;
 mod spec;
 mod status;
 mod unit;
@@ -36,6 +37,7 @@ pub use name::{
 };
 pub use number::{Epoch, Generation, Sequence};
 pub use origin::{Origin, OriginHost, ParseOriginError, Scheme};
+pub use retention::{HistorySpec, IdempotencySpec, RetentionSpec};
 pub use spec::{
     Constraint, ConstraintOperator, DeploymentSpec, Driver, Grants, GroupSpec, InstancePolicy, JobSpec,
     KeySource, Metering, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,

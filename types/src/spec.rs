@@ -5,8 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ByteSize, Capability, CpuMhz, DeploymentName, Environment, GroupName, ImageRef, JobName, PackageName,
-    Period, TaskName,
+    ByteSize, Capability, CpuMhz, DeploymentName, Environment, GroupName, HistorySpec, IdempotencySpec,
+    ImageRef, JobName, PackageName, Period, RetentionSpec, TaskName,
 };
 
 /// A deployment: an image, the jobs that run its packages, and the routes that reach them.
@@ -48,6 +48,12 @@ pub struct GroupSpec {
     pub replicas: Option<u32>,
     /// What each copy runs.
     pub tasks: Vec<TaskSpec>,
+    /// Which of its records each partition keeps whole; none where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistorySpec>,
+    /// How long each partition keeps answers under idempotency keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<IdempotencySpec>,
     /// How a new version replaces the old one.
     #[serde(default)]
     pub update: UpdatePolicy,
@@ -64,6 +70,12 @@ impl GroupSpec {
     #[must_use]
     pub const fn is_partitioned(&self) -> bool {
         self.partitions.is_some()
+    }
+
+    /// What its partitions keep of their past.
+    #[must_use]
+    pub const fn retention(&self) -> RetentionSpec {
+        RetentionSpec { history: self.history, idempotency: self.idempotency }
     }
 
     /// Number of copies.

@@ -131,6 +131,8 @@ fn request_kind(error: &RequestError) -> &'static str {
         RequestError::BodyTooLarge { .. } => "body-too-large",
         RequestError::IdempotencyKeyInvalid => "idempotency-key-invalid",
         RequestError::IdempotencyMismatch => "idempotency-mismatch",
+        RequestError::AtLeastInvalid => "at-least-invalid",
+        RequestError::Behind { .. } => "behind",
         RequestError::StorageFull { .. } => "storage-full",
         RequestError::QuotaExceeded { .. } => "quota-exceeded",
         RequestError::WritesTooLarge { .. } => "writes-too-large",

@@ -110,6 +110,7 @@ fn partition_spec(assignment: &Assignment, prepared: PreparedModule) -> Partitio
         epoch: assignment.epoch,
         generation: assignment.generation,
         stateful: assignment.stateful,
+        retention: assignment.retention,
         env: task.env.clone(),
         resources: task.resources.clone(),
         grants: effective(&task.grants, &prepared.requested),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hvm_types::{
     Assignment, Capability, Digest, Epoch, Generation, Metering, PackageName, ReplicaId, ReplicaState,
-    TaskSpec,
+    RetentionSpec, TaskSpec,
 };
 
 use super::backoff::Failure;
@@ -73,6 +73,7 @@ pub(crate) struct Running {
     pub(crate) epoch: Epoch,
     pub(crate) image: Digest,
     pub(crate) stateful: bool,
+    pub(crate) retention: RetentionSpec,
     pub(crate) task: Arc<TaskSpec>,
 }
 
@@ -84,6 +85,7 @@ impl Running {
             epoch: assignment.epoch,
             image: assignment.image,
             stateful: assignment.stateful,
+            retention: assignment.retention,
             task: Arc::clone(&assignment.task),
         }
     }

@@ -162,7 +162,10 @@ fn has_state(observed: &Observed, replica: &ReplicaId) -> Option<bool> {
 
 /// Whether the assignment differs from what runs in its generation at most.
 fn runs_the_same(running: &Running, assignment: &Assignment) -> bool {
-    running.image == assignment.image && running.task == assignment.task && running.epoch == assignment.epoch
+    running.image == assignment.image
+        && running.task == assignment.task
+        && running.retention == assignment.retention
+        && running.epoch == assignment.epoch
 }
 
 /// Whether the last step did not fail, wanted something else, or failed long enough ago.
@@ -191,6 +194,7 @@ mod tests {
             epoch: Epoch(epoch),
             image: Digest::of(&generation.to_be_bytes()),
             stateful: true,
+            retention: hvm_types::RetentionSpec::default(),
             task: task.expect("a task"),
         }
     }
@@ -317,6 +321,19 @@ mod tests {
         let observed = Observed { replicas: [running(&old)].into(), ..Observed::default() };
         let steps = plan_steps(&document(vec![new.clone()]), &observed, now);
         assert_eq!(steps, [Step::Adopt { assignment: new }]);
+    }
+
+    #[test]
+    fn a_generation_that_keeps_another_past_replaces_the_old_one_in_place() {
+        let now = Instant::now();
+        let old = assignment("d/g/0", 1, 1);
+        let history = Some(hvm_types::HistorySpec { records: Some(5), ..Default::default() });
+        let retention = hvm_types::RetentionSpec { history, idempotency: None };
+        let new = Assignment { generation: Generation(2), retention, ..old.clone() };
+        let mut observed = Observed { replicas: [running(&old)].into(), ..Observed::default() };
+        observed.modules.extend([ready(&new)]);
+        let steps = plan_steps(&document(vec![new.clone()]), &observed, now);
+        assert_eq!(steps, [Step::Upgrade { assignment: new }]);
     }
 
     #[test]

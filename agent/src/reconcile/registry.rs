@@ -343,6 +343,7 @@ mod tests {
             epoch: Epoch(1),
             image: Digest::of(b"image"),
             stateful: true,
+            retention: hvm_types::RetentionSpec::default(),
             task: serde_json::from_str(task).map(Arc::new).expect("a task"),
         }
     }

@@ -46,6 +46,30 @@ async fn any_ingress_leads_to_the_owner() {
 }
 
 #[tokio::test]
+async fn what_was_written_through_one_host_is_read_through_any() {
+    let keys = Keys::new();
+    let (_scheduler, mut a, mut b) = two_hosts(&keys).await;
+    let (incr, get) = (format!("/kv/incr?k={}", key_on_b()), format!("/kv/get?k={}", key_on_b()));
+    for (round, client) in (1..).zip([a.client(), b.client(), a.client()]) {
+        let number = format!("{round}");
+        // The one asks for the record before or while the other makes it.
+        let asked = async {
+            let other = if round % 2 == 0 { a.client() } else { b.client() };
+            other.send(http::Method::GET, &get, &[("hvm-at-least", &number)], "").await
+        };
+        let (read, made) = tokio::join!(asked, client.post(&incr, ""));
+        assert_eq!(made.header("hvm-sequence"), Some(number.as_str()));
+        assert_eq!((read.header("hvm-sequence"), read.text()), (Some(number.as_str()), number.as_str()));
+    }
+    for client in [a.client(), b.client()] {
+        let answer = client.send(http::Method::GET, &get, &[("hvm-at-least", "last")], "").await;
+        assert_eq!((answer.status.as_u16(), answer.error("kind").as_str()), (400, "at-least-invalid"));
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn a_request_is_forwarded_at_most_once() {
     let keys = Keys::new();
     let (_scheduler, mut a, mut b) = two_hosts(&keys).await;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use hvm_types::{
-    Assignment, Epoch, Generation, GroupPlacement, HostDocument, HostSpec, PartitionOwner, RouteSpec,
-    RouteTarget, RoutingTable, TaskNumbers, TaskSpec,
+    Assignment, Epoch, Generation, GroupPlacement, HostDocument, HostSpec, PartitionOwner, RetentionSpec,
+    RouteSpec, RouteTarget, RoutingTable, TaskNumbers, TaskSpec,
 };
 
 use super::text::{each, parse, required};
@@ -51,6 +51,7 @@ impl From<HostDocument> for v1::HostDocument {
                 epoch: assignment.epoch.0,
                 image: assignment.image.to_string(),
                 stateful: assignment.stateful,
+                retention_json: write_retention(assignment.retention),
             })
             .collect();
         let json = |task: &Arc<TaskSpec>| {
@@ -100,8 +101,23 @@ fn read_assignment(assignment: v1::Assignment, tasks: &[Arc<TaskSpec>]) -> Resul
         epoch: Epoch(assignment.epoch),
         image: parse("image", &assignment.image)?,
         stateful: assignment.stateful,
+        retention: read_retention(&assignment.retention_json)?,
         task: Arc::clone(task),
     })
+}
+
+fn write_retention(retention: RetentionSpec) -> String {
+    if retention.is_unset() {
+        return String::new();
+    }
+    serde_json::to_string(&retention).expect("a retention of strings and numbers is JSON")
+}
+
+fn read_retention(json: &str) -> Result<RetentionSpec, InvalidField> {
+    if json.is_empty() {
+        return Ok(RetentionSpec::default());
+    }
+    serde_json::from_str(json).map_err(|reason| InvalidField::new("retention_json", reason))
 }
 
 impl From<RoutingTable> for v1::RoutingTable {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hvm_types::{
-    Assignment, BlobRef, Digest, Driver, Epoch, Generation, GroupPlacement, HostDocument, HostSpec,
-    ImageDocument, KeySource, Meter, PartitionOwner, ReplicaReport, ReplicaState, RouteMatch, RouteSpec,
-    RouteTarget, RoutingTable, TaskConfig, TaskSpec,
+    Assignment, BlobRef, Digest, Driver, Epoch, Generation, GroupPlacement, HistorySpec, HostDocument,
+    HostSpec, ImageDocument, KeySource, Meter, PartitionOwner, ReplicaReport, ReplicaState, RetentionSpec,
+    RouteMatch, RouteSpec, RouteTarget, RoutingTable, TaskConfig, TaskSpec,
 };
 
 use crate::{InvalidField, v1};
@@ -23,6 +23,11 @@ fn task(cpu: u32) -> TaskSpec {
     }
 }
 
+/// One that some have and others have not.
+fn history(index: u32) -> Option<HistorySpec> {
+    (index > 0).then(|| HistorySpec { records: Some(index), ..HistorySpec::default() })
+}
+
 fn assignment(index: u32, cpu: u32) -> Assignment {
     Assignment {
         replica: format!("shop/carts/{index}").parse().expect("a valid id"),
@@ -30,6 +35,7 @@ fn assignment(index: u32, cpu: u32) -> Assignment {
         epoch: Epoch(7),
         image: Digest::of(b"image"),
         stateful: true,
+        retention: RetentionSpec { history: history(index), idempotency: None },
         task: task(cpu).into(),
     }
 }

@@ -10,7 +10,9 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};
 use futures::future::join_all;
 use hvm_benches::SUBJECT;
-use hvm_runtime::state::{CommitRecord, LocalConfig, LocalEngine, PartitionState, StateEngine, WriteSet};
+use hvm_runtime::state::{
+    CommitRecord, LocalConfig, LocalEngine, PartitionState, Retention, StateEngine, WriteSet,
+};
 use hvm_types::{ByteSize, Epoch, Meter};
 
 use crate::bed;
@@ -91,8 +93,10 @@ fn record(number: u64) -> CommitRecord {
     CommitRecord {
         writes,
         idempotency: None,
+        exchange: None,
         meter: Meter::default(),
         quota: ByteSize::mib(1024),
+        retention: Retention::default(),
         unix_millis: bed::UNIX_MILLIS,
     }
 }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hvm_types::Sequence;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::bindings::wasi::keyvalue::{atomics, batch, store};
@@ -81,6 +82,8 @@ pub(crate) struct Keyvalue {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     pub(crate) writes: WriteSet,
+    /// The last record in the snapshot that it read, if it read.
+    pub(crate) seen: Option<Sequence>,
     pub(crate) broken: Option<ReadError>,
 }
 
@@ -102,14 +105,25 @@ impl Keyvalue {
         self.access = access;
     }
 
+    /// Takes the request's snapshot now, so that its last record is known before the guest answers. Nothing where there
+    /// is no state.
+    pub(crate) fn look(&mut self) -> Result<Option<Sequence>, ReadError> {
+        let Some(state) = &self.state else { return Ok(None) };
+        if self.granted.is_empty() {
+            return state.sequence().map(Some);
+        }
+        let snapshot = state.snapshot()?;
+        Ok(Some(self.snapshot.insert(snapshot).sequence()))
+    }
+
     /// The request has ended; hands out what it did and forgets it.
     pub(crate) fn end(&mut self, limiter: &mut Limiter) -> Effects {
         self.access = Access::None;
-        self.snapshot = None;
+        let seen = self.snapshot.take().map(|snapshot| snapshot.sequence());
         if self.held_bytes > 0 {
             limiter.release(std::mem::take(&mut self.held_bytes));
         }
-        Effects { writes: std::mem::take(&mut self.writes), broken: self.broken.take() }
+        Effects { writes: std::mem::take(&mut self.writes), seen, broken: self.broken.take() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hvm_types::ByteSize;
+use hvm_types::{ByteSize, Sequence};
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::Proxy;
 
@@ -17,6 +17,7 @@ use crate::memory::Leaves;
 use crate::module::Linked;
 use crate::observed::Observed;
 use crate::progress::Progress;
+use crate::state::ReadError;
 use crate::{Module, Trap};
 
 /// Most bytes that a guest passes to the host in one call: the host copies them first, in one go. More than the largest
@@ -128,6 +129,11 @@ impl Instance {
         state.limiter.begin_request(now, deadline.into_std());
         state.outgoing.begin(access == Access::Command, progress);
         state.keyvalue.begin(access);
+    }
+
+    /// The last record that the request which begins will see, where there is state.
+    pub(crate) fn look(&mut self) -> Result<Option<Sequence>, ReadError> {
+        self.store.data_mut().keyvalue.look()
     }
 
     /// What is charged for it.

@@ -9,13 +9,14 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
-use hvm_types::{ByteSize, ReplicaId, ReplicaState};
+use hvm_types::{ByteSize, ReplicaId, ReplicaState, Sequence};
 use tokio::time::{Instant, timeout_at};
 
-use super::Partition;
 use super::job::{Accepted, Asked, Job, JobBody, Reply, Waiting};
+use super::lane::Lane;
 use super::pinned::Work;
 use super::version::Version;
+use super::{Partition, sequence};
 use crate::memory::Charge;
 use crate::progress::{Progress, Step};
 use crate::state::IdempotencyKey;
@@ -65,6 +66,8 @@ pub(super) struct Admitted {
     pub(super) asked: Asked,
     pub(super) is_command: bool,
     pub(super) key: Option<IdempotencyKey>,
+    /// The record that must be committed before it runs.
+    pub(super) at_least: Option<Sequence>,
     pub(super) trace: Option<TraceContext>,
 }
 
@@ -93,14 +96,16 @@ impl Partition {
         let is_command =
             version.spec.stateful && !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let key = if is_command { idempotency_key(&head.headers)? } else { None };
+        // It means nothing to a replica without state, whose guest may pass it on.
+        let at_least = if version.spec.stateful { sequence::take_in(&mut head.headers)? } else { None };
         let trace = TraceContext::take_in(&mut head.headers);
         let asked = Asked::Http { head, body: JobBody::Arriving(body) };
-        Ok(Admitted { asked, is_command, key, trace })
+        Ok(Admitted { asked, is_command, key, at_least, trace })
     }
 
     /// Lets it take its turn.
     pub(super) fn take_in(self: &Rc<Self>, admitted: Admitted, reply: Reply, start: Start) {
-        let Admitted { mut asked, is_command, key, trace } = admitted;
+        let Admitted { mut asked, is_command, key, at_least, trace } = admitted;
         let now = Instant::now();
         let step = if is_command { Step::Body } else { Step::Turn };
         let doing = self.observed.begin(asked.topic(), trace, step, now.into_std());
@@ -120,8 +125,8 @@ impl Partition {
             doing,
             _accepted: Accepted::new(self),
         };
-        if is_command {
-            let task = Rc::clone(self).read_then_run(job);
+        if is_command || !self.has(at_least) {
+            let task = Rc::clone(self).wait_then_run(job, at_least);
             crate::worker::spawn_here(self.slices.metered(&self.cpu, task));
         } else {
             if let Err(error) = self.hold_payload(&mut job) {
@@ -135,15 +140,24 @@ impl Partition {
         }
     }
 
-    async fn read_then_run(self: Rc<Self>, mut job: Job) {
-        match self.read_body(&mut job).await {
-            Ok(()) => {
-                job.doing.set(Step::Turn);
-                self.commands.push(Work::Request(Box::new(job)));
-            }
-            Err(error) => return self.answer_error(Some(&job.doing), job.reply, error),
+    async fn wait_then_run(self: Rc<Self>, mut job: Job, at_least: Option<Sequence>) {
+        if let Err(error) = self.wait(&mut job, at_least).await {
+            return self.answer_error(Some(&job.doing), job.reply, error);
         }
-        self.work_off(|partition| &partition.commands).await;
+        job.doing.set(Step::Turn);
+        let lane: fn(&Self) -> &Lane<Work> =
+            if job.is_command { |partition| &partition.commands } else { |partition| &partition.queries };
+        lane(&self).push(Work::Request(Box::new(job)));
+        self.work_off(lane).await;
+    }
+
+    /// Waits for what must be there before it runs: the record that it asks for; of a command, its body.
+    async fn wait(&self, job: &mut Job, at_least: Option<Sequence>) -> Result<(), RequestError> {
+        if let Some(at_least) = at_least {
+            self.wait_for(at_least, job).await?;
+            job.doing.set(Step::Body);
+        }
+        if job.is_command { self.read_body(job).await } else { self.hold_payload(job) }
     }
 
     /// Makes sure that the body of a command is here.

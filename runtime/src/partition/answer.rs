@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, request, response};
-use hvm_types::RequestOutcome;
+use hvm_types::{RequestOutcome, Sequence};
 
 use super::job::{Asked, JobBody, Reply};
+use super::sequence;
 use crate::guest::Answered;
 use crate::state::StoredResponse;
 use crate::{Call, RequestError, ResponseBody};
@@ -85,6 +86,14 @@ impl Answer {
         match self {
             Self::Http(_, body) | Self::Call(Ok(body)) => body.len(),
             Self::Call(Err(failure)) => failure.message.len(),
+        }
+    }
+
+    /// Says which record it saw or made.
+    pub(super) fn saw(&mut self, sequence: Sequence) {
+        match self {
+            Self::Http(head, _) => sequence::put(&mut head.headers, sequence),
+            Self::Call(_) => {}
         }
     }
 

@@ -82,7 +82,7 @@ impl Partition {
         let key = if is_command { call.key.take() } else { None };
         let (sender, receiver) = oneshot::channel();
         self.take_in(
-            Admitted { asked: Asked::Call(call), is_command, key, trace: None },
+            Admitted { asked: Asked::Call(call), is_command, key, at_least: None, trace: None },
             Reply::Call(sender),
             Start::AsTask,
         );

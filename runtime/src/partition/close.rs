@@ -19,6 +19,7 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
     if !matches!(partition.observed.state(), ReplicaState::Fenced { .. } | ReplicaState::Failed { .. }) {
         partition.observed.set_state(ReplicaState::Draining);
     }
+    partition.changed.notify_waiters();
     partition.drained().await;
     partition.commit_meter().await;
     let is_same = |slot: &Slot| matches!(slot, Slot::Open(open) if Rc::ptr_eq(open, &partition));
@@ -60,8 +61,10 @@ impl Partition {
         let record = CommitRecord {
             writes: WriteSet::default(),
             idempotency: None,
+            exchange: None,
             meter: used,
             quota: version.spec.resources.storage,
+            retention: version.retention,
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {

@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use http::Request;
 use http_body_util::Full;
-use hvm_types::{Digest, ReplicaState, RequestOutcome};
+use hvm_types::{Digest, ReplicaState, RequestOutcome, Sequence};
 use tokio::time::timeout_at;
 
 use super::answer::{Answer, Form, Question};
+use super::idempotency::Identity;
 use super::job::Job;
 use super::version::{Pool, Version};
-use super::{Partition, idempotency};
+use super::{Partition, idempotency, sequence};
 use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{InstanceHandle, answer_whole, discard};
@@ -29,6 +30,14 @@ struct Outcome {
     instance: InstanceHandle,
     answer: Answer,
     effects: Effects,
+}
+
+/// How a command became durable.
+enum Committed {
+    /// As this record.
+    Now(Sequence),
+    /// Its idempotency key had been applied: the answer of then.
+    Before(Answer),
 }
 
 impl Partition {
@@ -69,14 +78,8 @@ impl Partition {
         let Some(state) = &version.state else {
             return Err(RequestError::Internal { reason: "a command without state".to_owned() });
         };
-        let key = match key {
-            Some(key) => Some((idempotency::digest(&question).await, key)),
-            None => None,
-        };
-        let form = question.form();
-        if let Some((digest, key)) = &key
-            && let Some(answer) = self.replay(state, key, *digest, form)?
-        {
+        let request = Identity { digest: self.digest(&version, &question, key.is_some()).await, key };
+        if let Some(answer) = self.replay(state, &request, question.form())? {
             return Ok(answer);
         }
         let outcome = {
@@ -88,33 +91,52 @@ impl Partition {
             self.observed.meter.add_wall(began.elapsed());
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };
-        let Outcome { instance, answer, effects } = outcome;
-        if answer.is_rejection() {
+        let Outcome { instance, mut answer, effects } = outcome;
+        let sequence = if answer.is_rejection() {
             // The writes go, and so does the instance that made them.
             drop(instance);
-        } else if effects.writes.is_empty() && key.is_none() {
+            self.seen(state, &effects)?
+        } else if effects.writes.is_empty() && request.key.is_none() {
             version.check_in(&self.host, Pool::Command, instance, Instant::now());
+            self.seen(state, &effects)?
         } else {
             progress.set(Step::Commit);
-            match self.commit(&version, state, &effects, key, &answer).await {
-                Ok(None) => version.check_in(&self.host, Pool::Command, instance, Instant::now()),
-                Ok(Some(answered_before)) => return Ok(answered_before),
-                Err(error) => return Err(error),
+            match self.commit(&version, state, &effects, &request, &answer).await? {
+                Committed::Now(sequence) => {
+                    version.check_in(&self.host, Pool::Command, instance, Instant::now());
+                    sequence
+                }
+                Committed::Before(answered) => return Ok(answered),
             }
-        }
+        };
+        answer.saw(sequence);
         self.observed.meter.count_sent(answer.bytes());
         Ok(answer)
+    }
+
+    /// The request's digest, where it is needed.
+    async fn digest(&self, version: &Version, question: &Question, has_key: bool) -> Option<Digest> {
+        let needed = has_key || version.retention.history.is_some();
+        if needed { Some(idempotency::digest(question).await) } else { None }
+    }
+
+    /// The last record that a command saw which made none. No other was committed while it ran.
+    fn seen(&self, state: &Arc<dyn PartitionState>, effects: &Effects) -> Result<Sequence, RequestError> {
+        match effects.seen {
+            Some(seen) => Ok(seen),
+            None => state.sequence().map_err(|error| self.read_error(&error)),
+        }
     }
 
     fn replay(
         &self,
         state: &Arc<dyn PartitionState>,
-        key: &IdempotencyKey,
-        digest: Digest,
+        request: &Identity,
         form: Form,
     ) -> Result<Option<Answer>, RequestError> {
+        let Identity { digest: Some(digest), key: Some(key) } = request else { return Ok(None) };
         let stored = state.answer(key).map_err(|error| self.read_error(&error))?;
-        stored.map(|stored| idempotency::replay(stored, digest, form)).transpose()
+        stored.map(|stored| idempotency::replay(stored, *digest, form)).transpose()
     }
 
     async fn run_in_guest(
@@ -131,7 +153,10 @@ impl Partition {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));
                 let limit = version.spec.resources.response_body;
-                answer_whole(&mut instance, request, limit).await.map(|(head, body)| Answer::Http(head, body))
+                answer_whole(&mut instance, request, limit).await.map(|(mut head, body)| {
+                    sequence::strip(&mut head.headers);
+                    Answer::Http(head, body)
+                })
             }
             Question::Call(call) => {
                 instance.call(call.kind, &call.name, &call.payload).await.map(Answer::Call)
@@ -157,16 +182,18 @@ impl Partition {
         version: &Version,
         state: &Arc<dyn PartitionState>,
         effects: &Effects,
-        key: Option<(Digest, IdempotencyKey)>,
+        request: &Identity,
         answer: &Answer,
-    ) -> Result<Option<Answer>, RequestError> {
+    ) -> Result<Committed, RequestError> {
         let written = effects.writes.bytes() as u64;
         let meter = self.observed.read_meter();
         let record = CommitRecord {
             writes: effects.writes.clone(),
-            idempotency: key.clone().map(|(digest, key)| idempotency::entry(key, digest, answer)),
+            idempotency: request.entry(answer),
+            exchange: request.exchange(answer),
             meter: meter.saturating_sub(&self.committed_meter.borrow()),
             quota: version.spec.resources.storage,
+            retention: version.retention,
             unix_millis: unix_millis(),
         };
         match state.commit(record).await {
@@ -174,18 +201,25 @@ impl Partition {
                 self.committed_meter.replace(meter);
                 self.observed.meter.count_state(0, written);
                 self.observed.set_committed(sequence, state.stored_bytes().ok());
-                Ok(None)
+                self.changed.notify_waiters();
+                Ok(Committed::Now(sequence))
             }
             Err(CommitError::AlreadyApplied) => {
                 let lost = || RequestError::StateUnavailable { reason: "a stored answer is gone".to_owned() };
-                let (digest, key) = key.ok_or_else(lost)?;
-                self.replay(state, &key, digest, answer.form())?.ok_or_else(lost).map(Some)
+                self.replay(state, request, answer.form())?.ok_or_else(lost).map(Committed::Before)
             }
             Err(error) => Err(self.commit_error(error)),
         }
     }
 
     fn commit_error(&self, error: CommitError) -> RequestError {
+        let refused = self.refused(error);
+        // It may be fenced or failed now.
+        self.changed.notify_waiters();
+        refused
+    }
+
+    fn refused(&self, error: CommitError) -> RequestError {
         match error {
             CommitError::Fenced { newest } => {
                 self.observed.set_state(ReplicaState::Fenced { epoch: newest });

@@ -5,7 +5,8 @@ use hvm_types::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{Answer, Form, Question};
-use crate::state::{Idempotency, IdempotencyKey, StoredAnswer};
+use super::sequence;
+use crate::state::{Exchange, Idempotency, IdempotencyKey, StoredAnswer};
 use crate::{Call, RequestError};
 
 /// Marks an answer that was given before.
@@ -49,16 +50,33 @@ pub(super) fn replay(answer: StoredAnswer, request: Digest, form: Form) -> Resul
     if answer.request != request {
         return Err(RequestError::IdempotencyMismatch);
     }
-    let mut answer = Answer::of_stored(answer.response, form)?;
-    if let Answer::Http(head, _) = &mut answer {
+    let mut again = Answer::of_stored(answer.response, form)?;
+    if let Answer::Http(head, _) = &mut again {
         head.headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        sequence::put(&mut head.headers, answer.sequence);
     }
-    Ok(answer)
+    Ok(again)
 }
 
-/// The part of a commit that lets the answer be given again.
-pub(super) fn entry(key: IdempotencyKey, request: Digest, answer: &Answer) -> Idempotency {
-    Idempotency { key, request, response: answer.to_stored() }
+/// What a command is known by.
+pub(super) struct Identity {
+    /// Present where it has a key, or where records are kept.
+    pub(super) digest: Option<Digest>,
+    pub(super) key: Option<IdempotencyKey>,
+}
+
+impl Identity {
+    /// The part of a commit that lets the answer be given again.
+    pub(super) fn entry(&self, answer: &Answer) -> Option<Idempotency> {
+        let Self { digest: Some(digest), key: Some(key) } = self else { return None };
+        Some(Idempotency { key: key.clone(), request: *digest, response: answer.to_stored() })
+    }
+
+    /// The part that only history keeps, of a command without a key.
+    pub(super) fn exchange(&self, answer: &Answer) -> Option<Exchange> {
+        let Self { digest: Some(digest), key: None } = self else { return None };
+        Some(Exchange { request: *digest, response: answer.to_stored() })
+    }
 }
 
 #[cfg(test)]
@@ -124,14 +142,17 @@ mod tests {
             .into_parts()
             .0;
         let request = Digest::of(b"request");
-        let key = "k".parse().expect("a valid key");
-        let stored = entry(key, request, &Answer::Http(head, Bytes::from_static(b"done")));
+        let identity = Identity { digest: Some(request), key: Some("k".parse().expect("a valid key")) };
+        let given = Answer::Http(head, Bytes::from_static(b"done"));
+        assert_eq!(identity.exchange(&given), None, "what has a key is kept once");
+        let stored = identity.entry(&given).expect("it has a key");
         let answer = StoredAnswer { request, sequence: Sequence(1), response: stored.response };
         let again = replay(answer.clone(), request, Form::Http).expect("the same request");
         let Answer::Http(head, _) = again else { panic!("a call's answer") };
         assert_eq!(head.status, 201);
         assert_eq!(head.headers.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(head.headers["idempotency-replayed"], "true");
+        assert_eq!(head.headers["hvm-sequence"], "1");
         let other = replay(answer, Digest::of(b"other"), Form::Http).err().expect("another request");
         assert_eq!(other, RequestError::IdempotencyMismatch);
     }

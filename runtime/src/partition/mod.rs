@@ -15,6 +15,7 @@ mod lane;
 mod open;
 mod pinned;
 mod query;
+mod sequence;
 mod upgrade;
 mod version;
 
@@ -24,5 +25,7 @@ pub(crate) use close::close;
 pub(crate) use job::Reply;
 pub(crate) use open::open;
 pub(crate) use pinned::Partition;
+pub(crate) use sequence::strip as strip_sequence;
+pub use sequence::{AT_LEAST, SEQUENCE};
 pub(crate) use upgrade::upgrade;
 pub(crate) use version::Version;

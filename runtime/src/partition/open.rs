@@ -72,6 +72,8 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         log,
         version: RefCell::new(version),
         committed_meter: RefCell::new(used),
+        behind: Cell::new(0),
+        changed: Notify::new(),
         commands: Lane::new(1),
         queries: Lane::new(most_queries),
         accepted: Cell::new(0),

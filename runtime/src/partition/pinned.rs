@@ -31,6 +31,10 @@ pub(crate) struct Partition {
     pub(super) version: RefCell<Rc<Version>>,
     /// The meter as of the last committed record.
     pub(super) committed_meter: RefCell<Meter>,
+    /// Requests that wait for a record.
+    pub(super) behind: Cell<u32>,
+    /// A record was committed, or the partition may not commit any more.
+    pub(super) changed: Notify,
     pub(super) commands: Lane<Work>,
     pub(super) queries: Lane<Work>,
     /// Requests that were accepted and have not ended.
@@ -101,8 +105,9 @@ impl Partition {
             ReadError::Corrupt { .. } | ReadError::Removed => {
                 self.observed.set_state(ReplicaState::Failed { reason: error.to_string() });
             }
-            ReadError::Unavailable { .. } => {}
+            ReadError::Unavailable { .. } => return,
         }
+        self.changed.notify_waiters();
     }
 
     /// Forgets the requests that wait: the worker stops. They hold the partition that holds them.

@@ -11,14 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
-use hvm_types::{ByteSize, RequestOutcome};
+use hvm_types::{ByteSize, RequestOutcome, Sequence};
 use tokio::time::{Instant, timeout_at};
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
-use super::Partition;
 use super::job::{Asked, Job, JobBody, Reply};
 use super::version::{Pool, Version};
+use super::{Partition, sequence};
 use crate::capability::Access;
 use crate::guest::{InstanceHandle, discard, stream_answer};
 use crate::meter::MeterCell;
@@ -43,10 +43,14 @@ impl Asker {
         Self { reply: RefCell::new(Some(reply)), answer: RefCell::new(None), status: Cell::new(0) }
     }
 
-    /// Hands the answer out as its guest produces it.
-    fn give(&self, response: Response<HyperOutgoingBody>, meter: &Arc<MeterCell>) {
+    /// Hands the answer out as its guest produces it, which saw this record last.
+    fn give(&self, response: Response<HyperOutgoingBody>, seen: Option<Sequence>, meter: &Arc<MeterCell>) {
         self.status.set(response.status().as_u16());
-        let (head, frames) = response.into_parts();
+        let (mut head, frames) = response.into_parts();
+        sequence::strip(&mut head.headers);
+        if let Some(seen) = seen {
+            sequence::put(&mut head.headers, seen);
+        }
         let (reader, end) = stream::answer(frames, Arc::clone(meter));
         self.answer.replace(Some(end));
         if let Some(reply) = self.reply.take() {
@@ -121,10 +125,17 @@ impl Partition {
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
         instance.begin(access, progress, std::time::Instant::now(), deadline);
+        let seen = match instance.look() {
+            Ok(seen) => seen,
+            Err(error) => {
+                instance.end();
+                return Err(self.read_error(&error));
+            }
+        };
         let limit = version.spec.resources.request_body;
         let body = GuestBody::new(body, limit, Arc::clone(&self.observed.meter));
         let answered = stream_answer(&mut instance, Request::from_parts(head, body), |response| {
-            asker.give(response, &self.observed.meter);
+            asker.give(response, seen, &self.observed.meter);
         })
         .await;
         let effects = instance.end();

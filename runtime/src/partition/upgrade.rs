@@ -125,6 +125,7 @@ impl Partition {
         self.log.host(LogLevel::Info, &format!("generation {} took over", version.spec.generation));
         // The old version goes with its idle instances, or with its last query.
         drop(self.version.replace(version));
+        self.changed.notify_waiters();
     }
 
     /// Opens the state for a new ownership and runs the new version in it; where that does not start, the old

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::memory::{Charge, MemoryAccount};
 use crate::observed::Observed;
 use crate::progress::{Progress, Step};
-use crate::state::PartitionState;
+use crate::state::{PartitionState, Retention};
 use crate::worker::Local;
 use crate::{OpenError, PartitionSpec, RequestError};
 
@@ -29,6 +29,7 @@ const START_BYTES: u64 = 128 << 10;
 pub(crate) struct Version {
     pub(super) spec: PartitionSpec,
     pub(super) state: Option<Arc<dyn PartitionState>>,
+    pub(super) retention: Retention,
     pub(crate) memory: Arc<MemoryAccount>,
     settings: GuestSettings,
     /// The instance that commands run in, one after another.
@@ -108,7 +109,9 @@ impl Version {
             dumps: Arc::clone(&observed.dumps),
         };
         let (command, queries) = (Idle::default(), Idle::default());
-        Rc::new(Self { spec, state, memory, settings, command, queries, is_listed: Cell::new(false) })
+        let retention = Retention::from(&spec.retention);
+        let is_listed = Cell::new(false);
+        Rc::new(Self { spec, state, retention, memory, settings, command, queries, is_listed })
     }
 
     /// How it is metered, which decides about where its instances live.

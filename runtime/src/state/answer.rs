@@ -53,6 +53,15 @@ pub struct Idempotency {
     pub response: StoredResponse,
 }
 
+/// A request's digest and the answer that it got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The digest of the request.
+    pub request: Digest,
+    /// Its answer.
+    pub response: StoredResponse,
+}
+
 /// A response as it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredResponse {

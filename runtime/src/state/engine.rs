@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hvm_types::{ByteSize, Epoch, Meter, ReplicaId, Sequence};
 use tokio::sync::oneshot;
 
-use super::{CommitError, CommitRecord, IdempotencyKey, OpenError, ReadError, StoredAnswer};
+use super::{CommitError, CommitRecord, HistoryPage, IdempotencyKey, OpenError, ReadError, StoredAnswer};
 
 /// The state of all partitions of one host. Opening and removing block on the disk; call them off the
 /// request path.
@@ -76,6 +76,14 @@ pub trait PartitionState: Send + Sync {
     /// # Errors
     /// Where the state can't be read.
     fn answer(&self, key: &IdempotencyKey) -> Result<Option<StoredAnswer>, ReadError>;
+
+    /// Records that are kept, those after `after`, in order: at most `limit` of them, at most
+    /// [`MAX_PAGE_RECORDS`](super::MAX_PAGE_RECORDS), and some mebibytes unless one alone is larger.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] where one of them is missing or not as it was committed; others where the state
+    /// can't be read.
+    fn history(&self, after: Sequence, limit: usize) -> Result<HistoryPage, ReadError>;
 }
 
 /// A consistent view of one partition. Reads go to memory or to one disk block.

@@ -8,6 +8,7 @@
 //! - Per partition, records strictly grow in (epoch, sequence). A handle of an older epoch never commits.
 //! - A snapshot shows whole committed records only, and every record that was acknowledged before it.
 //! - One idempotency key is applied at most once within its window.
+//! - Kept records are whole, in order and without gaps.
 //! - Damaged state is an error, never a guess.
 //!
 //! Nothing here knows of guests, requests or routes, and nothing that is stored depends on a clock:
@@ -16,13 +17,15 @@
 mod answer;
 mod engine;
 mod error;
+mod history;
 mod local;
 mod record;
 
-pub use answer::{Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
+pub use answer::{Exchange, Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
 pub use answer::{StoredAnswer, StoredResponse};
 pub use engine::{CommitFuture, CommitReply, KeyPage, MAX_PAGE_KEYS};
 pub use engine::{PartitionInfo, PartitionState, Snapshot, StateEngine};
 pub use error::{CommitError, OpenError, ReadError, StartError};
+pub use history::{HistoryPage, HistoryWindow, KeptRecord, MAX_PAGE_RECORDS, Retention};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hvm_types::{ByteSize, Meter};
 
-use super::{CommitError, Idempotency};
+use super::{CommitError, Exchange, Idempotency, Retention};
 
 /// Longest name of a bucket.
 pub const MAX_BUCKET_BYTES: usize = 255;
@@ -21,12 +21,16 @@ pub struct CommitRecord {
     pub writes: WriteSet,
     /// Its idempotency key and answer, if the request had a key.
     pub idempotency: Option<Idempotency>,
+    /// The request and its answer where they have no key: only history keeps them.
+    pub exchange: Option<Exchange>,
     /// What it used, and what was used since the last record.
     pub meter: Meter,
     /// Most bytes of keys and values that the partition may hold. A record that makes it smaller passes
     /// even above it.
     pub quota: ByteSize,
-    /// Time of the commit in milliseconds since 1970: the idempotency window ages by it.
+    /// What the partition keeps of its past from this record on.
+    pub retention: Retention,
+    /// Time of the commit in milliseconds since 1970: history and the idempotency window age by it.
     pub unix_millis: u64,
 }
 
@@ -47,6 +51,7 @@ impl CommitRecord {
     pub(crate) fn bytes(&self) -> usize {
         self.writes.bytes()
             + self.idempotency.as_ref().map_or(0, |i| i.key.as_str().len() + i.response.bytes())
+            + self.exchange.as_ref().map_or(0, |exchange| exchange.response.bytes())
     }
 }
 

@@ -16,5 +16,6 @@ mod limit;
 mod observation;
 mod query;
 mod seeing;
+mod sequence;
 mod takeover;
 mod typed;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hvm_runtime::state::{
-    CommitRecord, Idempotency, IdempotencyWindow, LocalConfig, LocalEngine, PartitionState, StateEngine,
-    StoredResponse, WriteSet,
+    CommitRecord, Idempotency, IdempotencyWindow, LocalConfig, LocalEngine, PartitionState, Retention,
+    StateEngine, StoredResponse, WriteSet,
 };
 use hvm_types::{ByteSize, Digest, Epoch, Meter, ReplicaId};
 
@@ -65,8 +65,10 @@ pub(crate) fn record(writes: &[(&str, &str)]) -> CommitRecord {
     CommitRecord {
         writes: set,
         idempotency: None,
+        exchange: None,
         meter: Meter { succeeded: 1, ..Meter::default() },
         quota: ByteSize::mib(1024),
+        retention: Retention::default(),
         unix_millis: 1_800_000_000_000,
     }
 }

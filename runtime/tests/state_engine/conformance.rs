@@ -8,6 +8,7 @@ use hvm_runtime::state::{CommitError, IdempotencyWindow, OpenError, PartitionSta
 use hvm_types::{ByteSize, Digest, Epoch, Sequence};
 
 use crate::bed::{Bed, LocalBed, get, keyed, open, record, replica};
+use crate::history::*;
 
 fn start(bed: &impl Bed) -> Arc<dyn StateEngine> {
     bed.start(IdempotencyWindow::default())
@@ -405,6 +406,17 @@ macro_rules! conformance_of {
                 a_removed_partition_starts_empty,
                 meters_and_sizes_add_up_over_restarts,
                 handles_that_outlive_the_engine_are_refused,
+                nothing_is_kept_unless_a_record_asks_for_it,
+                kept_records_are_whole_and_in_order_over_restarts,
+                history_is_read_in_pages_from_any_record,
+                history_is_bounded_by_count_over_restarts,
+                history_is_bounded_by_age_and_bytes,
+                a_changed_history_holds_from_the_next_record_on,
+                history_is_always_an_unbroken_end,
+                records_strictly_grow_in_epoch_and_sequence,
+                history_of_a_fenced_owner_is_not_read,
+                a_record_brings_its_own_idempotency_window,
+                an_answer_stays_in_its_window_over_restarts,
             ]
         );
     };

@@ -7,5 +7,6 @@ mod conformance;
 mod crash;
 mod damage;
 mod disk;
+mod history;
 mod local;
 mod model;

@@ -98,7 +98,7 @@ impl Reader {
         read
     }
 
-    fn number(&self, node: &Node, path: &str, unit: &str) -> Option<u32> {
+    pub(super) fn number(&self, node: &Node, path: &str, unit: &str) -> Option<u32> {
         match &node.value {
             Value::Whole(number) => {
                 let read = u32::try_from(*number).ok();

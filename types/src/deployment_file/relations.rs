@@ -53,6 +53,17 @@ fn check_group(errors: &mut Errors, group: &GroupSpec, path: &str) {
             "keep `partitions` for stateful shards or `replicas` for stateless copies",
         ));
     }
+    for (field, is_set) in
+        [("history", group.history.is_some()), ("idempotency", group.idempotency.is_some())]
+    {
+        if is_set && !group.is_partitioned() {
+            errors.push(SpecError::new(
+                format!("{path}.{field}"),
+                "is set for copies without state, which commit nothing",
+                "declare the group with `partitions`, or remove it",
+            ));
+        }
+    }
     let tasks = group.tasks.iter().enumerate();
     let names = tasks.clone().map(|(t, task)| (format!("{path}.tasks[{t}].name"), task.name.to_string()));
     unique(errors, "task", names);

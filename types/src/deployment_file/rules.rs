@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::{
-    ByteSize, DeploymentSpec, Grants, GroupSpec, KeySource, Origin, OriginHost, Resources, RouteSpec,
+    ByteSize, DeploymentSpec, Grants, GroupSpec, KeySource, Origin, OriginHost, Period, Resources, RouteSpec,
     TaskSpec,
 };
 
@@ -19,6 +19,8 @@ const MAX_HEADER_NAME_BYTES: usize = 256;
 /// A body is held in memory.
 const MAX_BODY: ByteSize = ByteSize::mib(1_024);
 const MAX_STORAGE: ByteSize = ByteSize::mib(1 << 20);
+/// Of records and answers.
+const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(87_600 * 3_600);
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
 /// The one store that a partition has.
 const STORE: &str = "default";
@@ -66,6 +68,7 @@ fn check_group(errors: &mut Errors, group: &GroupSpec, path: &str) {
             "give each task a group of its own",
         ));
     }
+    check_retention(errors, group, path);
     within(
         errors,
         format!("{path}.update.max_parallel"),
@@ -82,6 +85,35 @@ fn check_group(errors: &mut Errors, group: &GroupSpec, path: &str) {
     }
     for (t, task) in group.tasks.iter().enumerate() {
         check_task(errors, task, &format!("{path}.tasks[{t}]"));
+    }
+}
+
+fn check_retention(errors: &mut Errors, group: &GroupSpec, path: &str) {
+    let mut check = |name: &str, count: (&str, Option<u32>), age: Option<Period>, bytes: Option<ByteSize>| {
+        let field = |field: &str| format!("{path}.{name}.{field}");
+        let (what, number) = count;
+        if let Some(number) = number {
+            within(errors, field(what), number, 1..=1_000_000_000);
+        }
+        if let Some(age) = age
+            && !AGES.contains(&age.0)
+        {
+            let problem = format!("{age} is out of range");
+            errors.push(SpecError::new(field("age"), problem, "write 1s to 87600h"));
+        }
+        if let Some(bytes) = bytes {
+            within(errors, field("bytes"), bytes, ByteSize(1)..=MAX_STORAGE);
+        }
+        if number.is_none() && age.is_none() && bytes.is_none() {
+            let advice = format!("write {what}, `age` or `bytes`, or remove it", what = shown(what));
+            errors.push(SpecError::new(format!("{path}.{name}"), "sets no limit", advice));
+        }
+    };
+    if let Some(history) = group.history {
+        check("history", ("records", history.records), history.age, history.bytes);
+    }
+    if let Some(kept) = group.idempotency {
+        check("idempotency", ("answers", kept.answers), kept.age, kept.bytes);
     }
 }
 

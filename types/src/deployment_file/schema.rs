@@ -35,6 +35,8 @@ fn narrowings() -> Vec<(&'static str, &'static str, Value)> {
         ("/$defs/UpdatePolicy/properties/max_parallel", "minimum", json!(1)),
         ("/$defs/UpdatePolicy/properties/max_parallel", "maximum", copies),
         ("/$defs/CpuMhz", "minimum", json!(1)),
+        ("/$defs/HistoryLimits", "minProperties", json!(1)),
+        ("/$defs/IdempotencySpec", "minProperties", json!(1)),
         ("/$defs/Resources/properties/memory", "minimum", json!(1)),
         ("/$defs/Resources/properties/memory", "maximum", json!(65_536)),
         ("/$defs/Resources/properties/mailbox", "minimum", json!(1)),

@@ -2,8 +2,9 @@
 
 use crate::{
     ByteSize, Constraint, ConstraintOperator, CpuMhz, DeploymentName, DeploymentSpec, Driver, Environment,
-    Grants, GroupName, GroupSpec, ImageRef, InstancePolicy, JobName, JobSpec, KeySource, Metering,
-    PackageName, Period, Resources, RouteMatch, RouteSpec, TaskConfig, TaskName, TaskSpec, UpdatePolicy,
+    Grants, GroupName, GroupSpec, HistorySpec, IdempotencySpec, ImageRef, InstancePolicy, JobName, JobSpec,
+    KeySource, Metering, PackageName, Period, Resources, RouteMatch, RouteSpec, TaskConfig, TaskName,
+    TaskSpec, UpdatePolicy,
 };
 
 use super::error::shown;
@@ -58,6 +59,10 @@ fn group(reader: &Reader, node: &Node, path: &str) -> GroupSpec {
         partitions: fields.optional_number("partitions", ""),
         replicas: fields.optional_number("replicas", ""),
         tasks: items(&mut fields, "tasks", "list one task, with its `name`, `driver` and `config`", task),
+        history: fields.take("history").map(|node| history(reader, node, &fields.path_of("history"))),
+        idempotency: fields
+            .take("idempotency")
+            .map(|node| idempotency(reader, node, &fields.path_of("idempotency"))),
         update: fields
             .take("update")
             .map(|node| update(reader, node, &fields.path_of("update")))
@@ -67,6 +72,37 @@ fn group(reader: &Reader, node: &Node, path: &str) -> GroupSpec {
             .iter()
             .map(|(path, node)| constraint(reader, node, path))
             .collect(),
+    };
+    fields.finish(&[]);
+    spec
+}
+
+/// A number of records, an age, or a mapping of several limits.
+fn history(reader: &Reader, node: &Node, path: &str) -> HistorySpec {
+    match &node.value {
+        Value::Whole(_) => {
+            HistorySpec { records: reader.number(node, path, " of records"), ..HistorySpec::default() }
+        }
+        Value::Map(_) => {
+            let mut fields = Fields::of(reader, node, path);
+            let spec = HistorySpec {
+                records: fields.optional_number("records", " of records"),
+                age: fields.optional("age"),
+                bytes: fields.optional("bytes"),
+            };
+            fields.finish(&[]);
+            spec
+        }
+        _ => HistorySpec { age: reader.written(node, path), ..HistorySpec::default() },
+    }
+}
+
+fn idempotency(reader: &Reader, node: &Node, path: &str) -> IdempotencySpec {
+    let mut fields = Fields::of(reader, node, path);
+    let spec = IdempotencySpec {
+        answers: fields.optional_number("answers", " of answers"),
+        age: fields.optional("age"),
+        bytes: fields.optional("bytes"),
     };
     fields.finish(&[]);
     spec

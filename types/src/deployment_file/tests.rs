@@ -220,6 +220,57 @@ fn metering_is_time_unless_the_file_says_deterministic() {
     assert!(said[0].contains("metering: ") && said[0].contains("time, deterministic"), "{said:?}");
 }
 
+/// The example with this line in the partitioned group.
+fn with_line(line: &str) -> Result<DeploymentSpec, Vec<String>> {
+    read(&LEDGER.replace("    partitions: 64\n", &format!("    partitions: 64\n    {line}\n")), "ledger.yaml")
+}
+
+#[test]
+fn history_is_a_number_an_age_or_several_limits() {
+    let accounts = |line: &str| with_line(line).expect("it is right").jobs[0].groups[0].clone();
+    let history = |line: &str| accounts(line).history.expect("a history");
+    let hours = |hours: u64| Some(crate::Period(std::time::Duration::from_secs(hours * 3_600)));
+    assert_eq!(ledger().jobs[0].groups[0].history, None);
+    assert_eq!(history("history: 1000"), crate::HistorySpec { records: Some(1000), age: None, bytes: None });
+    assert_eq!(history("history: 24h"), crate::HistorySpec { records: None, age: hours(24), bytes: None });
+    let all = history("history: { records: 5, age: 2h, bytes: 1 MiB }");
+    assert_eq!(
+        all,
+        crate::HistorySpec { records: Some(5), age: hours(2), bytes: Some(crate::ByteSize::mib(1)) }
+    );
+    let kept = accounts("idempotency: { answers: 7, age: 48h }").idempotency.expect("it is set");
+    assert_eq!((kept.answers, kept.age, kept.bytes), (Some(7), hours(48), None));
+    let spec = with_line("history: 24h").expect("it is right");
+    let json = serde_json::to_string(&spec).expect("a spec is JSON");
+    assert_eq!(read(&json, "a.json"), Ok(spec));
+}
+
+#[test]
+fn what_is_no_history_is_explained() {
+    for (line, field, piece) in [
+        ("history: 0", "history.records", "write 1 to 1000000000"),
+        ("history: forever", "history", "is not a time"),
+        ("history: \"1000\"", "history", "is not a time"),
+        ("history: 24h ago", "history", "is not a time"),
+        ("history: [1]", "history", "is not a text"),
+        ("history: { last: 5 }", "history.last", "is no field"),
+        ("history: { records: many }", "history.records", "is not a number"),
+        ("history: { age: 1ms }", "history.age", "write 1s to 87600h"),
+        ("idempotency: { answers: 0 }", "idempotency.answers", "write 1 to 1000000000"),
+        ("idempotency: {}", "idempotency", "sets no limit"),
+        ("idempotency: 5", "idempotency", "is not a map"),
+    ] {
+        let said = with_line(line).expect_err(line);
+        assert!(said[0].contains(&format!("groups[0].{field}: ")), "{line}: {said:#?}");
+        assert!(said[0].contains(piece), "{line}: {said:#?}");
+    }
+    for line in ["history: 5", "idempotency: { answers: 5 }"] {
+        let said = said("    replicas: 3\n", &format!("    replicas: 3\n    {line}\n"));
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(said[0].contains("is set for copies without state"), "{said:#?}");
+    }
+}
+
 #[test]
 fn wrong_units_are_explained() {
     let resources = |field: &str| format!("jobs[0].groups[0].tasks[0].resources.{field}");

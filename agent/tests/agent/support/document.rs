@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hvm_types::{
     Assignment, Digest, Epoch, Generation, GroupPlacement, HostDocument, HostId, KeySource, PartitionOwner,
-    RouteMatch, RouteSpec, RouteTarget, RoutingTable, TaskSpec,
+    RetentionSpec, RouteMatch, RouteSpec, RouteTarget, RoutingTable, TaskSpec,
 };
 
 /// All grants that the probe needs, as they stand in a deployment file.
@@ -26,6 +26,7 @@ pub(crate) fn assignments(
         epoch: Epoch(1),
         image,
         stateful: true,
+        retention: RetentionSpec::default(),
         task: Arc::clone(&task),
     };
     indexes.into_iter().map(assignment).collect()

@@ -10,12 +10,14 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use hvm_types::{ByteSize, ReplicaId, Sequence};
 
 use super::acknowledged::{Acknowledged, Count};
+use super::batch::Batch;
 use super::directory::Directory;
 use super::failure::{Failure, Setback};
-use super::layout::{Chain, Head, Number};
+use super::layout::{Chain, Number};
+use super::open::OpenPartitions;
 use super::purge::Purge;
 use super::shared::{Cell, CommitJob, Job, Shared};
-use super::stage::Stage;
+use super::stage::{Newest, Stage};
 use super::store::{Store, Writes};
 use crate::state::{CommitError, CommitReply, OpenError};
 
@@ -33,8 +35,7 @@ pub(super) struct Committer {
     pub(super) acknowledged: Acknowledged,
     pub(super) chain: Chain,
     pub(super) next_number: u64,
-    /// The partitions that were opened; as many as the host has.
-    pub(super) cells: HashMap<Number, Arc<Cell>>,
+    pub(super) open: OpenPartitions,
     /// Removed partitions whose keys are still there.
     pub(super) purges: VecDeque<Purge>,
     /// Whether purging waits for the next batch that passes.
@@ -45,7 +46,7 @@ pub(super) struct Committer {
 /// An answer that waits for the sync.
 enum Ticket {
     Commit(CommitReply, Sequence),
-    Open { id: ReplicaId, head: Box<Head>, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
+    Open { id: ReplicaId, newest: Box<Newest>, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { number: Option<Number>, reply: SyncSender<Result<(), CommitError>> },
 }
 
@@ -110,32 +111,33 @@ impl Committer {
                 return;
             }
         };
-        let mut stage = Stage::new(&view, self.shared.config.window);
+        let mut stage = Stage::new(&view, &self.open, self.shared.config.window);
         let mut next_number = self.next_number;
         let tickets: Vec<Ticket> =
             jobs.into_iter().filter_map(|job| stage_job(&mut stage, job, &mut next_number)).collect();
+        let batch = stage.batch;
         self.next_number = next_number;
-        match self.write(stage) {
+        match self.write(batch) {
             Ok(()) => tickets.into_iter().for_each(|ticket| self.answer(ticket)),
             Err(refusal) => tickets.into_iter().for_each(|ticket| deny(ticket, &refusal)),
         }
     }
 
     /// Writes, syncs and publishes a batch; an empty one needs nothing.
-    pub(super) fn write(&mut self, stage: Stage<'_>) -> Result<(), CommitError> {
-        if stage.writes.is_empty() {
+    pub(super) fn write(&mut self, mut batch: Batch) -> Result<(), CommitError> {
+        if batch.writes.is_empty() {
             return Ok(());
         }
-        self.check_space(stage.bytes())?;
-        let (writes, heads, chain) = stage.finish(self.chain);
-        self.commit(writes)?;
+        self.check_space(batch.bytes())?;
+        let chain = batch.close(self.chain);
+        self.commit(batch.writes)?;
         self.chain = chain;
         self.purge_waits = false;
         if let Err(error) = self.acknowledged.write(self.count()) {
             // The count is behind then: it proves less, nothing is lost.
             tracing::warn!(%error, "the count of acknowledged batches was not written");
         }
-        self.publish(&heads);
+        self.publish(batch.newest);
         Ok(())
     }
 
@@ -200,18 +202,12 @@ impl Committer {
     }
 
     /// Makes the newest state visible, and with it the numbers of the partitions that changed.
-    fn publish(&self, heads: &HashMap<Number, Option<Head>>) {
+    fn publish(&mut self, changed: HashMap<Number, Option<Newest>>) {
         let Some(store) = &self.store else { return };
         let view = store.view();
         let mut published = self.shared.published();
         let before = std::mem::replace(&mut *published, Ok(view));
-        for (number, head) in heads {
-            match (self.cells.get(number), head) {
-                (Some(cell), Some(head)) => cell.publish(head),
-                (Some(cell), None) => cell.remove(),
-                (None, _) => {}
-            }
-        }
+        self.open.publish(changed);
         drop(published);
         drop(before);
     }
@@ -219,14 +215,10 @@ impl Committer {
     fn answer(&mut self, ticket: Ticket) {
         match ticket {
             Ticket::Commit(reply, sequence) => reply.send(Ok(sequence)),
-            Ticket::Open { head, reply, .. } => {
-                let cell = self.cells.entry(head.number).or_insert_with(|| Arc::new(Cell::new(&head)));
-                cell.raise(&head);
-                drop(reply.send(Ok(Arc::clone(cell))));
-            }
+            Ticket::Open { newest, reply, .. } => drop(reply.send(Ok(self.open.opened(*newest)))),
             Ticket::Remove { number, reply } => {
                 if let Some(number) = number {
-                    self.cells.remove(&number);
+                    self.open.removed(number);
                     self.purges.push_back(Purge::new(number));
                 }
                 drop(reply.send(Ok(())));
@@ -249,7 +241,7 @@ fn stage_job(stage: &mut Stage<'_>, job: Job, next_number: &mut u64) -> Option<T
             }
         }
         Job::Open { id, epoch, reply } => match stage.open(&id, epoch, next_number) {
-            Ok(head) => Some(Ticket::Open { id, head: Box::new(head), reply }),
+            Ok(newest) => Some(Ticket::Open { id, newest: Box::new(newest), reply }),
             Err(error) => {
                 drop(reply.send(Err(error)));
                 None

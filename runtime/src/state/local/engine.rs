@@ -1,6 +1,5 @@
 //! Starting and stopping the local engine, and the operations on whole partitions.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use super::committer::Committer;
 use super::config::LocalConfig;
 use super::directory::Directory;
 use super::layout::{self, Chain, Number};
+use super::open::OpenPartitions;
 use super::partition::LocalPartition;
 use super::purge::Purge;
 use super::shared::{Job, Shared};
@@ -77,7 +77,7 @@ impl LocalEngine {
             acknowledged,
             chain,
             next_number,
-            cells: HashMap::new(),
+            open: OpenPartitions::default(),
             purges,
             purge_waits: false,
             failure: None,
@@ -182,7 +182,7 @@ mod tests {
     use hvm_types::{Meter, Sequence};
 
     use super::*;
-    use crate::state::{CommitRecord, WriteSet};
+    use crate::state::{CommitRecord, Retention, WriteSet};
 
     #[test]
     fn a_batch_that_failed_before_a_restart_is_cut() {
@@ -195,8 +195,10 @@ mod tests {
         let record = || CommitRecord {
             writes: WriteSet::default(),
             idempotency: None,
+            exchange: None,
             meter: Meter::default(),
             quota: ByteSize::mib(1),
+            retention: Retention::default(),
             unix_millis: 0,
         };
         for expected in 1..=3 {

@@ -7,12 +7,14 @@
 //! |---|---|---|
 //! | meta | `p` replica id | its number |
 //! | meta | `h` number | its [`Head`] |
+//! | meta | `k` number | its [`Past`], once it kept a record |
 //! | meta | `x` number | removed, its keys not purged yet |
 //! | meta | `n` | the next number |
 //! | meta | ff×8 `chain` | [`Chain`], in every batch |
 //! | bucket | number `d` length bucket key | a value |
 //! | bucket | number `i` idempotency key | its answer |
 //! | bucket | number `o` ordinal | an idempotency key, in order of age |
+//! | bucket | number `r` sequence | a kept record, whole |
 //! | bucket | ff×8 `mark` | count of the last batch that touched this keyspace |
 //!
 //! Numbers are 8 bytes, big-endian, and never used again.
@@ -31,6 +33,7 @@ const MARK_KEY: &[u8] = b"\xff\xff\xff\xff\xff\xff\xff\xffmark";
 const DATA: u8 = b'd';
 const ANSWER: u8 = b'i';
 const ORDER: u8 = b'o';
+const RECORD: u8 = b'r';
 
 /// A key and the keyspace it stands in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +84,14 @@ impl Number {
 
     pub(super) fn order(self, ordinal: u64) -> Place {
         self.place(ORDER, &[&ordinal.to_be_bytes()])
+    }
+
+    pub(super) fn record(self, sequence: u64) -> Place {
+        self.place(RECORD, &[&sequence.to_be_bytes()])
+    }
+
+    pub(super) fn past(self) -> Place {
+        meta(b'k', &self.0.to_be_bytes())
     }
 
     pub(super) fn head(self) -> Place {
@@ -152,6 +163,30 @@ pub(super) struct Answers {
     pub(super) bytes: u64,
     /// Time of the oldest.
     pub(super) oldest_millis: u64,
+}
+
+/// The kept records: those with sequences `first..next`. They have no gaps; those of `swept..first` are being
+/// deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Past {
+    /// The partition it belongs to, so that a misplaced one is found.
+    pub(super) number: Number,
+    pub(super) swept: u64,
+    pub(super) first: u64,
+    pub(super) next: u64,
+    /// Bytes of all kept records.
+    pub(super) bytes: u64,
+    /// Bytes of the oldest.
+    pub(super) oldest_bytes: u64,
+    /// Time of the oldest.
+    pub(super) oldest_millis: u64,
+}
+
+impl Past {
+    /// No record was ever kept.
+    pub(super) const fn none(number: Number) -> Self {
+        Self { number, swept: 0, first: 0, next: 0, bytes: 0, oldest_bytes: 0, oldest_millis: 0 }
+    }
 }
 
 /// One entry of the window's order.

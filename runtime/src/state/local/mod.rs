@@ -12,6 +12,7 @@
 //! Not here: state that survives the host.
 
 mod acknowledged;
+mod batch;
 mod codec;
 mod committer;
 mod config;
@@ -19,13 +20,16 @@ mod directory;
 mod engine;
 mod failure;
 mod journal;
+mod kept;
 mod layout;
+mod open;
 mod partition;
 mod purge;
 mod shared;
 mod stage;
 mod store;
 mod tables;
+mod window;
 
 pub use config::{FreeSpace, LocalConfig};
 pub use engine::LocalEngine;

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use hvm_types::{ByteSize, Digest, Epoch, Meter, Sequence};
 
 use super::codec::unseal;
+use super::kept;
 use super::layout::{AnswerEntry, Number};
 use super::shared::{Cell, CommitJob, Shared};
 use super::stage::{corrupt, read_head};
 use super::store::View;
 use crate::state::{
-    CommitFuture, CommitRecord, IdempotencyKey, KeyPage, MAX_BUCKET_BYTES, MAX_PAGE_KEYS, PartitionState,
-    ReadError, Snapshot, StoredAnswer, StoredResponse,
+    CommitFuture, CommitRecord, HistoryPage, IdempotencyKey, KeyPage, MAX_BUCKET_BYTES, MAX_PAGE_KEYS,
+    PartitionState, ReadError, Snapshot, StoredAnswer, StoredResponse,
 };
 
 /// Memory that a queued record takes beside its bytes, about.
@@ -86,6 +87,11 @@ impl PartitionState for LocalPartition {
             sequence: entry.sequence,
             response: StoredResponse { status: entry.status, headers, body: Bytes::copy_from_slice(body) },
         }))
+    }
+
+    fn history(&self, after: Sequence, limit: usize) -> Result<HistoryPage, ReadError> {
+        self.cell.check(self.epoch)?;
+        kept::page(&self.shared.view()?, self.cell.number, after, limit)
     }
 }
 

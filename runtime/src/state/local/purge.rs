@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::acknowledged::Count;
+use super::batch::Batch;
 use super::committer::Committer;
 use super::failure::Setback;
 use super::layout::{self, Number};
-use super::stage::Stage;
 use super::store::{Store, View};
 use crate::state::{CommitError, ReadError, StartError};
 
@@ -55,21 +55,21 @@ impl Committer {
     fn try_purge(&mut self) -> Result<(), CommitError> {
         let Some(purge) = self.purges.front() else { return Ok(()) };
         let view = self.shared.view()?;
-        let mut stage = Stage::new(&view, self.shared.config.window);
+        let mut batch = Batch::default();
         let prefix = purge.number.everything();
         let mut last = None;
         let mut keys = 0;
         for key in view.keys(&prefix, purge.after.as_deref()).take(PURGED_PER_BATCH) {
             let key = key?.to_vec();
-            stage.writes.insert(layout::Place { space: prefix.space, key: key.clone() }, None);
+            batch.writes.insert(layout::Place { space: prefix.space, key: key.clone() }, None);
             last = Some(key);
             keys += 1;
         }
         let finished = keys < PURGED_PER_BATCH;
         if finished {
-            stage.writes.insert(purge.number.purge(), None);
+            batch.writes.insert(purge.number.purge(), None);
         }
-        self.write(stage)?;
+        self.write(batch)?;
         if finished {
             self.purges.pop_front();
         } else if let Some(purge) = self.purges.front_mut() {
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::state::local::{LocalConfig, LocalEngine};
-    use crate::state::{CommitRecord, StateEngine, WriteSet};
+    use crate::state::{CommitRecord, Retention, StateEngine, WriteSet};
 
     const KEYS: usize = 4_500;
 
@@ -140,8 +140,15 @@ mod tests {
             writes.put("default", &key.to_string(), bytes::Bytes::from_static(b"value"));
         }
         let quota = ByteSize::mib(1);
-        let record =
-            CommitRecord { writes, idempotency: None, meter: Meter::default(), quota, unix_millis: 0 };
+        let record = CommitRecord {
+            writes,
+            idempotency: None,
+            exchange: None,
+            meter: Meter::default(),
+            quota,
+            retention: Retention::default(),
+            unix_millis: 0,
+        };
         partition.commit(record).wait().expect("the record is committed");
         engine
     }

@@ -54,13 +54,6 @@ impl Cell {
         self.stored.store(head.stored, Ordering::Release);
     }
 
-    /// Takes over a head of a newer epoch: the second of two openings in one batch finds the first one's cell.
-    pub(super) fn raise(&self, head: &Head) {
-        if head.epoch.0 > self.epoch.load(Ordering::Acquire) {
-            self.publish(head);
-        }
-    }
-
     pub(super) fn remove(&self) {
         self.removed.store(true, Ordering::Release);
     }

@@ -1,65 +1,68 @@
 //! A batch in the making: records are checked against what is committed and what stands before them in the
 //! batch, and either add all their writes or none.
-
-use std::collections::HashMap;
+//!
+//! What leaves the two windows, of answers and of kept records, is planned in [`window`](super::window).
 
 use fjall::Slice;
 use hvm_types::{Epoch, ReplicaId, Sequence};
 
+use super::batch::Batch;
 use super::codec::{Damage, seal, unseal};
-use super::layout::{self, AnswerEntry, Answers, Head, Number, OrderEntry};
-use super::layout::{BUCKETS, Chain, Place};
-use super::store::{View, Writes};
+use super::kept;
+use super::layout::{self, AnswerEntry, Answers, Head, Number, OrderEntry, Past, Place};
+use super::open::OpenPartitions;
+use super::store::View;
+use super::window::{Kept, answer_bytes};
 use crate::state::{CommitError, CommitRecord, Idempotency, IdempotencyWindow, OpenError, ReadError};
-
-/// Most answers that one record removes from the window.
-const EVICTED_PER_RECORD: usize = 16;
 
 /// The batch in the making.
 pub(super) struct Stage<'a> {
     view: &'a View,
+    /// What is committed of those that are open, which is in the view too.
+    open: &'a OpenPartitions,
     window: IdempotencyWindow,
-    pub(super) writes: Writes,
-    /// Heads as this batch leaves them; `None` is removed.
-    pub(super) heads: HashMap<Number, Option<Head>>,
+    pub(super) batch: Batch,
+}
+
+/// The newest of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Newest {
+    pub(super) head: Head,
+    pub(super) past: Past,
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(view: &'a View, window: IdempotencyWindow) -> Self {
-        Self { view, window, writes: Writes::new(), heads: HashMap::new() }
+    pub(super) fn new(view: &'a View, open: &'a OpenPartitions, window: IdempotencyWindow) -> Self {
+        Self { view, open, window, batch: Batch::default() }
     }
 
-    /// Bytes that the batch adds to the journal, about.
-    pub(super) fn bytes(&self) -> u64 {
-        const ITEM_BYTES: usize = 32;
-        let bytes: usize = self
-            .writes
-            .iter()
-            .map(|(place, value)| ITEM_BYTES + place.key.len() + value.as_ref().map_or(0, Vec::len))
-            .sum();
-        bytes as u64
-    }
-
-    fn get(&self, place: &Place) -> Result<Option<Slice>, ReadError> {
-        match self.writes.get(place) {
+    pub(super) fn get(&self, place: &Place) -> Result<Option<Slice>, ReadError> {
+        match self.batch.writes.get(place) {
             Some(value) => Ok(value.as_deref().map(Slice::from)),
             None => self.view.get(place),
         }
     }
 
     fn size(&self, place: &Place) -> Result<Option<u64>, ReadError> {
-        match self.writes.get(place) {
+        match self.batch.writes.get(place) {
             Some(value) => Ok(value.as_ref().map(|value| value.len() as u64)),
             None => self.view.size(place),
         }
     }
 
-    /// The head of a partition as it is at this point of the batch.
-    pub(super) fn head(&self, number: Number) -> Result<Option<Head>, ReadError> {
-        match self.heads.get(&number) {
-            Some(head) => Ok(head.clone()),
-            None => read_head(self.view, number),
+    /// The newest of a partition as it is at this point of the batch.
+    fn newest(&self, number: Number) -> Result<Option<Newest>, ReadError> {
+        if let Some(newest) = self.batch.newest.get(&number) {
+            return Ok(newest.clone());
         }
+        if let Some(newest) = self.open.newest(number) {
+            debug_assert!(
+                read_newest(self.view, number).map_or(true, |stored| stored.as_ref() == Some(newest)),
+                "what is known of a partition is not what is stored"
+            );
+            return Ok(Some(newest.clone()));
+        }
+        read_newest(self.view, number)
     }
 
     /// The number of a partition that exists at this point of the batch.
@@ -67,35 +70,35 @@ impl<'a> Stage<'a> {
         self.get(&layout::name(id))?.map(|bytes| Ok(unseal(&bytes).map_err(corrupt)?.0)).transpose()
     }
 
-    fn set_head(&mut self, head: Head) {
-        self.writes.insert(head.number.head(), Some(seal(&head, &[])));
-        self.heads.insert(head.number, Some(head));
+    fn set_head(&mut self, head: Head, past: Past) {
+        self.batch.writes.insert(head.number.head(), Some(seal(&head, &[])));
+        self.batch.newest.insert(head.number, Some(Newest { head, past }));
     }
 
     /// Adds an opening: the head with the epoch. Where it is open with this epoch already, nothing is written.
-    pub(super) fn open(&mut self, id: &ReplicaId, epoch: Epoch, next: &mut u64) -> Result<Head, OpenError> {
+    pub(super) fn open(&mut self, id: &ReplicaId, epoch: Epoch, next: &mut u64) -> Result<Newest, OpenError> {
         let failed = |error| match error {
             ReadError::Corrupt { what } => OpenError::Corrupt { id: id.clone(), what },
             error => OpenError::Unavailable { id: id.clone(), reason: error.to_string() },
         };
-        let head = match self.number(id).map_err(failed)? {
+        let newest = match self.number(id).map_err(failed)? {
             Some(number) => {
                 let lost = || OpenError::Corrupt { id: id.clone(), what: "its head is missing".to_owned() };
-                let head = self.head(number).map_err(failed)?.ok_or_else(lost)?;
-                if head.epoch > epoch {
-                    return Err(OpenError::Fenced { id: id.clone(), epoch, newest: head.epoch });
+                let newest = self.newest(number).map_err(failed)?.ok_or_else(lost)?;
+                if newest.head.epoch > epoch {
+                    return Err(OpenError::Fenced { id: id.clone(), epoch, newest: newest.head.epoch });
                 }
-                if head.epoch == epoch {
-                    return Ok(head);
+                if newest.head.epoch == epoch {
+                    return Ok(newest);
                 }
-                Head { epoch, ..head }
+                Newest { head: Head { epoch, ..newest.head }, ..newest }
             }
             None => {
                 let number = Number(*next);
                 *next += 1;
-                self.writes.insert(layout::name(id), Some(seal(&number, &[])));
-                self.writes.insert(layout::next_number(), Some(seal(&Number(*next), &[])));
-                Head {
+                self.batch.writes.insert(layout::name(id), Some(seal(&number, &[])));
+                self.batch.writes.insert(layout::next_number(), Some(seal(&Number(*next), &[])));
+                let head = Head {
                     number,
                     epoch,
                     sequence: Sequence(0),
@@ -104,20 +107,22 @@ impl<'a> Stage<'a> {
                     unix_millis: 0,
                     meter: hvm_types::Meter::default(),
                     answers: Answers::default(),
-                }
+                };
+                Newest { head, past: Past::none(number) }
             }
         };
-        self.set_head(head.clone());
-        Ok(head)
+        self.set_head(newest.head.clone(), newest.past.clone());
+        Ok(newest)
     }
 
     /// Adds a removal. The partition's keys are purged later.
     pub(super) fn remove(&mut self, id: &ReplicaId) -> Result<Option<Number>, ReadError> {
         let Some(number) = self.number(id)? else { return Ok(None) };
-        self.writes.insert(layout::name(id), None);
-        self.writes.insert(number.head(), None);
-        self.writes.insert(number.purge(), Some(Vec::new()));
-        self.heads.insert(number, None);
+        self.batch.writes.insert(layout::name(id), None);
+        self.batch.writes.insert(number.head(), None);
+        self.batch.writes.insert(number.past(), None);
+        self.batch.writes.insert(number.purge(), Some(Vec::new()));
+        self.batch.newest.insert(number, None);
         Ok(Some(number))
     }
 
@@ -128,7 +133,7 @@ impl<'a> Stage<'a> {
         epoch: Epoch,
         record: CommitRecord,
     ) -> Result<Sequence, CommitError> {
-        let head = self.head(number)?.ok_or(CommitError::Removed)?;
+        let Newest { head, past } = self.newest(number)?.ok_or(CommitError::Removed)?;
         if head.epoch != epoch {
             return Err(CommitError::Fenced { newest: head.epoch });
         }
@@ -138,22 +143,37 @@ impl<'a> Stage<'a> {
             return Err(CommitError::AlreadyApplied);
         }
         let stored = self.stored_after(&head, &record)?;
-        let CommitRecord { writes, idempotency, meter, unix_millis, .. } = record;
-        let mut head = Head { sequence: head.sequence.next(), stored, unix_millis, request: None, ..head };
+        let sequence = head.sequence.next();
+        let kept = record
+            .retention
+            .history
+            .map(|window| Kept { window, bytes: kept::encode(&record, epoch, sequence) });
+        let CommitRecord { writes, idempotency, meter, retention, unix_millis, .. } = record;
+        let mut head = Head { sequence, stored, unix_millis, request: None, ..head };
         head.meter += &meter;
-        let (evicted, answers) = self.plan_eviction(&head, idempotency.as_ref(), unix_millis)?;
+        let window = retention.idempotency.unwrap_or(self.window);
+        let (evicted, answers) = self.plan_eviction(&head, &window, idempotency.as_ref())?;
+        let (past_after, deleted) = self.plan_past(&head, &past, kept.as_ref())?;
 
         // From here nothing can fail: the record is in the batch as a whole.
         for (bucket, key, value) in writes.iter() {
-            self.writes.insert(number.value(bucket, key), value.map(|value| value.to_vec()));
+            self.batch.writes.insert(number.value(bucket, key), value.map(|value| value.to_vec()));
         }
         self.evict(&mut head, &evicted, answers);
         if let Some(idempotency) = idempotency {
             head.request = Some(*idempotency.request.as_bytes());
             self.add_answer(&mut head, &idempotency, unix_millis);
         }
-        let sequence = head.sequence;
-        self.set_head(head);
+        for sequence in deleted {
+            self.batch.writes.insert(number.record(sequence), None);
+        }
+        if let Some(kept) = kept {
+            self.batch.writes.insert(number.record(sequence.0), Some(kept.bytes));
+        }
+        if past_after != past {
+            self.batch.writes.insert(number.past(), Some(seal(&past_after, &[])));
+        }
+        self.set_head(head, past_after);
         Ok(sequence)
     }
 
@@ -184,8 +204,8 @@ impl<'a> Stage<'a> {
         };
         let bytes = answer_bytes(idempotency);
         let order = OrderEntry { key: key.as_str().to_owned(), bytes, unix_millis };
-        self.writes.insert(head.number.answer(key.as_str()), Some(seal(&entry, &response.body)));
-        self.writes.insert(head.number.order(head.answers.next), Some(seal(&order, &[])));
+        self.batch.writes.insert(head.number.answer(key.as_str()), Some(seal(&entry, &response.body)));
+        self.batch.writes.insert(head.number.order(head.answers.next), Some(seal(&order, &[])));
         if head.answers.first == head.answers.next {
             head.answers.oldest_millis = unix_millis;
         }
@@ -193,64 +213,18 @@ impl<'a> Stage<'a> {
         head.answers.bytes += bytes;
     }
 
-    /// The answers that have to leave so that this record's own finds room, and the window without them.
-    fn plan_eviction(
-        &self,
-        head: &Head,
-        added: Option<&Idempotency>,
-        now: u64,
-    ) -> Result<(Vec<String>, Answers), CommitError> {
-        let age = u64::try_from(self.window.age.as_millis()).unwrap_or(u64::MAX);
-        let (added_count, added_bytes) = (u64::from(added.is_some()), added.map_or(0, answer_bytes));
-        let over = |answers: &Answers| {
-            answers.next - answers.first + added_count > self.window.answers
-                || answers.bytes + added_bytes > self.window.bytes.0
-                || now.saturating_sub(answers.oldest_millis) > age
-        };
-        let mut answers = head.answers.clone();
-        let mut keys = Vec::new();
-        while keys.len() < EVICTED_PER_RECORD && answers.first < answers.next && over(&answers) {
-            let entry = self.order_entry(head.number, answers.first)?;
-            answers.first += 1;
-            answers.bytes = answers.bytes.saturating_sub(entry.bytes);
-            if answers.first < answers.next {
-                answers.oldest_millis = self.order_entry(head.number, answers.first)?.unix_millis;
-            }
-            keys.push(entry.key);
-        }
-        Ok((keys, answers))
-    }
-
-    fn order_entry(&self, number: Number, ordinal: u64) -> Result<OrderEntry, CommitError> {
-        let bytes = self.get(&number.order(ordinal))?;
-        let lost = || CommitError::Corrupt { what: format!("answer {ordinal} of its window is missing") };
-        Ok(unseal(&bytes.ok_or_else(lost)?).map_err(corrupt)?.0)
-    }
-
     fn evict(&mut self, head: &mut Head, keys: &[String], answers: Answers) {
         for (ordinal, key) in (head.answers.first..answers.first).zip(keys) {
-            self.writes.insert(head.number.answer(key), None);
-            self.writes.insert(head.number.order(ordinal), None);
+            self.batch.writes.insert(head.number.answer(key), None);
+            self.batch.writes.insert(head.number.order(ordinal), None);
         }
         head.answers = answers;
     }
-
-    /// Closes the batch with its link of the chain.
-    pub(super) fn finish(mut self, chain: Chain) -> (Writes, HashMap<Number, Option<Head>>, Chain) {
-        let mut chain = Chain { count: chain.count + 1, ..chain };
-        let mut spaces: Vec<usize> = self.writes.keys().map(|place| place.space).collect();
-        spaces.dedup();
-        for space in spaces.into_iter().filter(|space| *space < BUCKETS) {
-            chain.marks[space] = chain.count;
-            self.writes.insert(layout::mark(space), Some(chain.count.to_le_bytes().to_vec()));
-        }
-        self.writes.insert(layout::chain(), Some(chain.to_bytes().to_vec()));
-        (self.writes, self.heads, chain)
-    }
 }
 
-fn answer_bytes(idempotency: &Idempotency) -> u64 {
-    (idempotency.key.as_str().len() + idempotency.response.bytes()) as u64
+fn read_newest(view: &View, number: Number) -> Result<Option<Newest>, ReadError> {
+    let Some(head) = read_head(view, number)? else { return Ok(None) };
+    Ok(Some(Newest { head, past: read_past(view, number)? }))
 }
 
 /// The head of a partition, if it exists.
@@ -261,6 +235,17 @@ pub(super) fn read_head(view: &View, number: Number) -> Result<Option<Head>, Rea
         Ok(Some(head))
     } else {
         Err(ReadError::Corrupt { what: "a partition's head stands in another's place".to_owned() })
+    }
+}
+
+/// Which records of a partition are kept.
+pub(super) fn read_past(view: &View, number: Number) -> Result<Past, ReadError> {
+    let Some(bytes) = view.get(&number.past())? else { return Ok(Past::none(number)) };
+    let (past, _): (Past, _) = unseal(&bytes).map_err(corrupt)?;
+    if past.number == number {
+        Ok(past)
+    } else {
+        Err(ReadError::Corrupt { what: "a partition's past stands in another's place".to_owned() })
     }
 }
 

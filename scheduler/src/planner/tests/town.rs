@@ -87,6 +87,8 @@ fn spec(deployment: &str, ask: &Ask) -> DeploymentSpec {
         partitions: ask.partitions,
         replicas: ask.replicas,
         tasks: vec![task],
+        history: None,
+        idempotency: None,
         update: UpdatePolicy { max_parallel: ask.max_parallel },
         constraints: zones.into_iter().collect(),
     };

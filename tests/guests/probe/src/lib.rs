@@ -28,7 +28,17 @@ impl wasip2::exports::http::incoming_handler::Guest for Probe {
 
 wasip2::http::proxy::export!(Probe with_types_in wasip2);
 
+/// The answer, with the header `name:value` that `answer-header` names.
 fn handle(request: Request) -> Response {
+    let header = request.query_param("answer-header");
+    let response = routed(request);
+    match header.as_deref().and_then(|header| header.split_once(':')) {
+        Some((name, value)) => response.with_header(name, value),
+        None => response,
+    }
+}
+
+fn routed(request: Request) -> Response {
     let segments = request.segments();
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
     match parts.as_slice() {
