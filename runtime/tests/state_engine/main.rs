@@ -9,3 +9,4 @@ mod damage;
 mod disk;
 mod local;
 mod model;
+mod power;
