@@ -52,7 +52,7 @@ fn commit_next(partition: &dyn PartitionState) -> Sequence {
     sequence
 }
 
-fn run_and_kill(directory: &Path, lines: usize) -> BTreeMap<u32, u64> {
+pub(crate) fn run_and_kill(directory: &Path, lines: usize) -> BTreeMap<u32, u64> {
     let program = std::env::current_exe().expect("this test's program");
     let mut child = Command::new(program)
         .args(["--exact", "crash::commit_until_killed", "--nocapture"])
@@ -85,7 +85,7 @@ fn run_and_kill(directory: &Path, lines: usize) -> BTreeMap<u32, u64> {
 }
 
 /// Returns what was found: where the next round starts from.
-fn check(directory: &Path, acknowledged: &BTreeMap<u32, u64>) -> BTreeMap<u32, u64> {
+pub(crate) fn check(directory: &Path, acknowledged: &BTreeMap<u32, u64>) -> BTreeMap<u32, u64> {
     let mut all_found = BTreeMap::new();
     let engine = start_local(directory);
     let epoch = engine_epoch(&engine);

@@ -10,3 +10,4 @@ mod disk;
 mod history;
 mod local;
 mod model;
+mod power;

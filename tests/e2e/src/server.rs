@@ -50,6 +50,8 @@ pub enum Heard {
     Serving,
     /// It has not said so yet.
     Nothing,
+    /// It has ended by itself.
+    Ended,
 }
 
 impl Starting {
@@ -81,10 +83,7 @@ impl Starting {
         Self { daemon: Daemon { child, ingress: String::new(), api: String::new() }, said, log }
     }
 
-    /// Listens to it for as long as said, or until it serves.
-    ///
-    /// # Panics
-    /// Where it ends by itself, with what it said.
+    /// Listens to it for as long as said, or until it serves or ends.
     pub fn listen(&mut self, patience: Duration) -> Heard {
         let end = Instant::now() + patience;
         loop {
@@ -96,7 +95,7 @@ impl Starting {
                     _ => {}
                 },
                 Err(mpsc::RecvTimeoutError::Timeout) => return Heard::Nothing,
-                Err(mpsc::RecvTimeoutError::Disconnected) => panic!("{}", self.silence()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Heard::Ended,
             }
         }
     }
@@ -128,7 +127,9 @@ impl Starting {
         self.daemon.kill();
     }
 
-    fn silence(&self) -> String {
+    /// That it does not serve, with the end of its log.
+    #[must_use]
+    pub fn silence(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let end = log.char_indices().rev().nth(LOG_SHOWN).map_or(0, |(at, _)| at);
         format!("the daemon does not serve; its log ends:\n{}", &log[end..])

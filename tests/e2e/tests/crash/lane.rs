@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use brittle_disk::BrittleDisk;
 use e2e::{Daemon, Heard, Role, Starting};
 use tokio::runtime::{self, Runtime};
 use tokio::task::LocalSet;
@@ -40,6 +41,8 @@ pub(crate) struct Lane {
     data: PathBuf,
     name: String,
     fault: Fault,
+    /// What the directory is on, where its power is cut after each kill.
+    disk: Option<BrittleDisk>,
     numbers: Numbers,
     scene: Rc<RefCell<Scene>>,
     /// What each book may be, by all answers so far.
@@ -61,6 +64,7 @@ impl Lane {
             name: data.file_name().expect("a name").to_string_lossy().into_owned(),
             data,
             fault,
+            disk: None,
             scene: Rc::new(RefCell::new(Scene::new(numbers.fork()))),
             numbers,
             books: vec![BTreeSet::from([Book::default()]); BOOKS],
@@ -70,6 +74,12 @@ impl Lane {
             kept_at: None,
             executor: Rc::new(executor),
         }
+    }
+
+    /// The same on a disk whose power is cut after each kill.
+    pub(crate) fn with_power_cuts(mut self, disk: BrittleDisk) -> Self {
+        self.disk = Some(disk);
+        self
     }
 
     /// Kills the server so many times, and looks at everything once more at the end.
@@ -90,38 +100,49 @@ impl Lane {
     /// From a start to a kill.
     fn live_once(&mut self) -> Result<(), String> {
         let moment = Moment::draw(&mut self.numbers);
-        let Some((server, moment)) = self.start(moment) else { return Ok(()) };
+        let Some((server, moment)) = self.start(moment)? else { return Ok(()) };
         let executor = self.executor.clone();
         executor.block_on(LocalSet::new().run_until(self.serve(server, moment)))
     }
 
     /// Starts the server. None where it was killed before it served.
-    fn start(&mut self, moment: Moment) -> Option<(Daemon, Moment)> {
+    fn start(&mut self, moment: Moment) -> Result<Option<(Daemon, Moment)>, String> {
         let begun = Instant::now();
         let state = self.data.join("agent/state");
         let mut starting = Starting::spawn(&self.role, &self.data, &[]);
+        let mut heard = Heard::Nothing;
         let patience = match moment {
             Moment::Start(percent) => self.usual_start * percent / 100,
             Moment::Recovery(percent) => {
-                while !has_the_state(starting.pid(), &state) && starting.listen(LOOK) == Heard::Nothing {
+                while heard == Heard::Nothing && !has_the_state(starting.pid(), &state) {
+                    heard = starting.listen(LOOK);
                     assert!(begun.elapsed() < LONGEST_START, "the server does not open its state");
                 }
                 self.usual_start.saturating_sub(begun.elapsed()).max(self.usual_start / 4) * percent / 100
             }
-            _ => {
-                let server = starting.serving();
-                self.usual_start = begun.elapsed();
-                return Some((server, moment));
-            }
+            _ => LONGEST_START,
         };
-        if starting.listen(patience) == Heard::Serving {
+        if heard == Heard::Nothing {
+            heard = starting.listen(patience);
+        }
+        match (heard, moment) {
+            (Heard::Ended, _) | (Heard::Nothing, Moment::Opening(_) | Moment::Load(..) | Moment::Idle(_)) => {
+                return Err(starting.silence());
+            }
             // It was faster than usual: killed before anything was asked.
-            return Some((starting.into_daemon(), Moment::Audit(0)));
+            (Heard::Serving, Moment::Start(_) | Moment::Recovery(_)) => {
+                return Ok(Some((starting.into_daemon(), Moment::Opening(0))));
+            }
+            (Heard::Serving, _) => {
+                self.usual_start = begun.elapsed();
+                return Ok(Some((starting.into_daemon(), moment)));
+            }
+            (Heard::Nothing, _) => {}
         }
         let phase = Phase::of_starting(starting.pid(), &state);
         starting.kill();
         self.count_kill(phase);
-        None
+        Ok(None)
     }
 
     /// Looks at everything, lets the clients loose, and kills the server.
@@ -130,7 +151,7 @@ impl Lane {
         let mut crowd;
         match moment {
             Moment::Start(_) | Moment::Recovery(_) => unreachable!("those end before it serves"),
-            Moment::Audit(answers) => {
+            Moment::Opening(answers) => {
                 self.plan_opening();
                 crowd = Crowd::begin(&self.scene, &wire);
                 crowd.until(|scene| scene.answered >= answers).await;
@@ -233,6 +254,10 @@ impl Lane {
         *scene.tally.kills.entry(phase).or_default() += 1;
         scene.tally.in_a_row += usize::from(!self.has_answered);
         self.has_answered = false;
+        if let Some(disk) = &self.disk {
+            let cut = disk.disk().cut_power(&mut |limit| self.numbers.below(limit));
+            scene.tally.cuts.push(cut);
+        }
     }
 
     /// The directory is kept after the first kill, and put back after another one with acknowledgements in between.
@@ -254,7 +279,8 @@ impl Lane {
 
     /// No kill: everything is sent again that is remembered, and the server stops by itself.
     fn finish(&mut self) -> Result<(), String> {
-        let server = Daemon::start(&self.role, &self.data);
+        let (server, _) =
+            self.start(Moment::Idle(0))?.ok_or("the server was not killed and does not serve")?;
         let executor = self.executor.clone();
         let last = async {
             let wire = Rc::new(Wire::new(&server.ingress, &self.name, self.fault));

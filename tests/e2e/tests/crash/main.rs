@@ -11,7 +11,8 @@
 //! over all accounts is zero, an answer that is asked for again is the same to the byte, and no partition's epoch
 //! or sequence goes back.
 //!
-//! SIGKILL keeps what the process handed to the kernel. What a power cut takes is no subject here.
+//! SIGKILL keeps what the process handed to the kernel. The same is done on a disk that then loses or tears what was
+//! not synced ([`brittle_disk`]), as a power cut does.
 //!
 //! `CRASH_SEED` repeats the choices of a run, though not its timing. `CRASH_KILLS` says how many.
 
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use brittle_disk::{BrittleDisk, SyncRule};
 use e2e::{App, Daemon, Role, Workshop};
 use guests_path::Guest;
 
@@ -46,6 +48,10 @@ use wire::Fault;
 const LANES: usize = 3;
 const KILLS: usize = 200;
 const KILLS_LONG: usize = 3000;
+const CUTS: usize = 60;
+const CUTS_LONG: usize = 1000;
+/// The files of the state's database.
+const DATABASE: &str = "agent/state/fjall";
 /// Within so many kills a planted fault has to be found.
 const KILLS_TO_FIND: usize = 40;
 
@@ -78,6 +84,18 @@ impl Bed {
         directory::copy(&self.deployed, &data);
         Lane::new(Role::Dev { trust: self.workshop.trust() }, data, numbers, fault)
     }
+
+    /// On a disk of its own, whose power is cut after each kill.
+    fn brittle_lane(&self, name: &str, numbers: Numbers, rule: SyncRule) -> Lane {
+        let data = self.workshop.path(name);
+        std::fs::create_dir(&data).expect("a place to mount at");
+        let disk =
+            BrittleDisk::mount(&data).expect("this test mounts with FUSE and needs /dev/fuse and root");
+        let lane = self.lane(name, numbers, Fault::None);
+        disk.disk().sync_all();
+        disk.disk().rule(rule);
+        lane.with_power_cuts(disk)
+    }
 }
 
 fn number_from(variable: &str) -> Option<u64> {
@@ -92,20 +110,21 @@ fn seed() -> u64 {
     seed
 }
 
-#[test]
-fn what_was_acknowledged_survives_every_kill_exactly_once() {
+fn kills(ordinary: usize, long: usize) -> usize {
+    let usual = if std::env::var_os("HVM_LONG").is_some() { long } else { ordinary };
+    number_from("CRASH_KILLS").map_or(usual, |kills| usize::try_from(kills).expect("a count"))
+}
+
+/// Runs lanes side by side, made by `lane` from their names and numbers.
+fn run_lanes(kills: usize, mut numbers: Numbers, lane: impl Fn(&str, Numbers) -> Lane + Sync) {
     let started = Instant::now();
-    let mut numbers = Numbers::new(seed());
-    let ordinary = if std::env::var_os("HVM_LONG").is_some() { KILLS_LONG } else { KILLS };
-    let kills = number_from("CRASH_KILLS").map_or(ordinary, |kills| usize::try_from(kills).expect("a count"));
-    let bed = Bed::new();
     let stop = AtomicBool::new(false);
     let results: Vec<Result<Tally, Finding>> = std::thread::scope(|scope| {
         let run = |index: usize| {
-            let (bed, stop, numbers) = (&bed, &stop, numbers.fork());
+            let (lane, stop, numbers) = (&lane, &stop, numbers.fork());
             scope.spawn(move || {
                 let share = kills / LANES + usize::from(index < kills % LANES);
-                let lane = bed.lane(&format!("lane{index}"), numbers, Fault::None);
+                let lane = lane(&format!("lane{index}"), numbers);
                 lane.run(share, stop).inspect_err(|_| stop.store(true, Ordering::Relaxed))
             })
         };
@@ -124,6 +143,22 @@ fn what_was_acknowledged_survives_every_kill_exactly_once() {
 }
 
 #[test]
+fn what_was_acknowledged_survives_every_kill_exactly_once() {
+    let numbers = Numbers::new(seed());
+    let bed = Bed::new();
+    run_lanes(kills(KILLS, KILLS_LONG), numbers, |name, numbers| bed.lane(name, numbers, Fault::None));
+}
+
+#[test]
+fn what_was_acknowledged_survives_every_power_cut_exactly_once() {
+    let numbers = Numbers::new(seed());
+    let bed = Bed::new();
+    run_lanes(kills(CUTS, CUTS_LONG), numbers, |name, numbers| {
+        bed.brittle_lane(name, numbers, SyncRule::Pass)
+    });
+}
+
+#[test]
 fn a_fault_that_is_planted_is_found() {
     let mut numbers = Numbers::new(seed());
     let bed = Bed::new();
@@ -131,8 +166,13 @@ fn a_fault_that_is_planted_is_found() {
         ("keys", Fault::ForgottenKeys, ["gets another answer", "no order of the calls"]),
         ("stale", Fault::StaleReads, ["no order of the calls", "no order of the calls"]),
         ("back", Fault::DirectoryPutBack, ["no order of the calls", "(epoch, sequence)"]),
+        // The engine itself finds some of it: then the server does not start.
+        ("lie", Fault::LyingDisk, ["no order of the calls", "does not serve"]),
     ] {
-        let lane = bed.lane(name, numbers.fork(), fault);
+        let lane = match fault {
+            Fault::LyingDisk => bed.brittle_lane(name, numbers.fork(), SyncRule::Lie(DATABASE.to_owned())),
+            _ => bed.lane(name, numbers.fork(), fault),
+        };
         let found = lane.run(KILLS_TO_FIND, &AtomicBool::new(false));
         let Err(Finding { kills, what }) = found else { panic!("{fault:?} was not found") };
         eprintln!("{fault:?} was found after {kills} kills: {what}");

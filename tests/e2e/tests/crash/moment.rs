@@ -13,7 +13,7 @@ pub(crate) enum Moment {
     /// The same, counted from when it has the state's directory.
     Recovery(u32),
     /// After so many answers to what is asked first.
-    Audit(usize),
+    Opening(usize),
     /// After so many acknowledged transfers and so many further looks at the clients, in the middle of the next ones.
     Load(usize, usize),
     /// After so many acknowledged transfers, when nothing is under way.
@@ -27,7 +27,7 @@ impl Moment {
         match numbers.below(100) {
             0..20 => Self::Start(percent(numbers, 130)),
             20..38 => Self::Recovery(percent(numbers, 100)),
-            38..46 => Self::Audit(numbers.below(20)),
+            38..46 => Self::Opening(numbers.below(20)),
             46..92 => Self::Load(numbers.below(120), numbers.below(60)),
             _ => Self::Idle(numbers.below(60)),
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use brittle_disk::Cut;
+
 use crate::moment::Phase;
 
 /// The counts of one server's lives, or of several servers together.
@@ -24,6 +26,8 @@ pub(crate) struct Tally {
     pub(crate) calls: usize,
     /// Books that the histories may have led to; as many as histories where nothing is left open.
     pub(crate) ends: usize,
+    /// What each cut of the power took.
+    pub(crate) cuts: Vec<Cut>,
 }
 
 impl Tally {
@@ -45,6 +49,7 @@ impl Tally {
         self.histories += other.histories;
         self.calls += other.calls;
         self.ends += other.ends;
+        self.cuts.extend(&other.cuts);
     }
 }
 
@@ -79,6 +84,22 @@ impl fmt::Display for Tally {
             f,
             "{} histories with {} calls have an order, and lead to {} possible books",
             self.histories, self.calls, self.ends
+        )?;
+        if self.cuts.is_empty() {
+            return Ok(());
+        }
+        let sum = |of: fn(&Cut) -> usize| self.cuts.iter().map(of).sum::<usize>();
+        write!(
+            f,
+            "\n{} cuts of the power found something not synced {} times: {} changes of names and sizes, of which {} were \
+             lost, and {} pages, of which {} were lost and {} torn",
+            self.cuts.len(),
+            self.cuts.iter().filter(|cut| cut.changes.0 + cut.pages.0 > 0).count(),
+            sum(|cut| cut.changes.0),
+            sum(|cut| cut.changes.1),
+            sum(|cut| cut.pages.0),
+            sum(|cut| cut.pages.1),
+            sum(|cut| cut.torn),
         )
     }
 }

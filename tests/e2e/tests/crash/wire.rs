@@ -19,7 +19,7 @@ use crate::book::{ACCOUNTS, Answer, BANK, Operation};
 /// An answer that takes longer will not come.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
 /// With a planted fault, every so many queries get an old answer.
-const STALE_EVERY: u64 = 40;
+const STALE_EVERY: u64 = 10;
 
 /// What is wrong with the wire or the disk, on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     StaleReads,
     /// Once, the directory is put back to what it was one kill ago.
     DirectoryPutBack,
+    /// The disk says that it synced, and did not.
+    LyingDisk,
 }
 
 /// What came back.
