@@ -18,6 +18,7 @@ mod engine;
 mod error;
 mod local;
 mod record;
+mod shared;
 
 pub use answer::{Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
 pub use answer::{StoredAnswer, StoredResponse};
@@ -26,3 +27,4 @@ pub use engine::{PartitionInfo, PartitionState, Snapshot, StateEngine};
 pub use error::{CommitError, OpenError, ReadError, StartError};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
+pub use shared::{S3Config, SharedConfig, SharedEngine, SharedStore};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hvm_runtime::state::{CommitError, IdempotencyWindow, OpenError, PartitionState, ReadError, StateEngine};
 use hvm_types::{ByteSize, Digest, Epoch, Sequence};
 
-use crate::bed::{Bed, LocalBed, get, keyed, open, record, replica};
+use crate::bed::{Bed, LocalBed, SharedBed, get, keyed, open, record, replica};
 
 fn start(bed: &impl Bed) -> Arc<dyn StateEngine> {
     bed.start(IdempotencyWindow::default())
@@ -411,3 +411,4 @@ macro_rules! conformance_of {
 }
 
 conformance_of!(local, LocalBed::new());
+conformance_of!(shared_directory, SharedBed::new());

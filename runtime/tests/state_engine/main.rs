@@ -1,4 +1,4 @@
-//! Tests of the state engines: one conformance suite for all, and what only the local engine promises.
+//! Tests of the state engines: one conformance suite for all, and what only one of them promises.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "seeds for people, lines between processes")]
 
@@ -9,3 +9,4 @@ mod damage;
 mod disk;
 mod local;
 mod model;
+mod shared;

@@ -12,6 +12,7 @@
 //! Not here: state that survives the host.
 
 mod acknowledged;
+mod cache;
 mod codec;
 mod committer;
 mod config;
@@ -29,3 +30,7 @@ mod tables;
 
 pub use config::{FreeSpace, LocalConfig};
 pub use engine::LocalEngine;
+
+pub(in crate::state) use cache::{Cache, CacheBatch, CacheFailure, PartitionWrites};
+pub(in crate::state) use partition::LocalPartition;
+pub(in crate::state) use shared::{Cell, CommitJob, Job, Shared};
