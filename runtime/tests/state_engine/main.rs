@@ -9,4 +9,5 @@ mod damage;
 mod disk;
 mod local;
 mod model;
+mod s3;
 mod shared;

@@ -129,7 +129,7 @@ fn a_large_state_moves_through_a_checkpoint() {
     drop(partition);
     let engine = bed.engine("host-3");
     let partition = open(&engine, 0, 3);
-    assert_eq!((partition.sequence(), partition.stored_bytes()), (Ok(Sequence(40)), Ok(ByteSize(2_000_350))));
+    assert_eq!((partition.sequence(), partition.stored_bytes()), (Ok(Sequence(40)), Ok(ByteSize(2_000_340))));
     assert!(get(&*partition, "key-39").is_some_and(|value| value.starts_with("39-")));
 }
 

@@ -150,6 +150,10 @@ pub(super) struct Faults {
     pub(super) ignore_fences: bool,
     pub(super) acknowledge_early: bool,
     pub(super) reuse_epochs: bool,
+    /// Take a free number of a log for its end.
+    pub(super) trust_free_numbers: bool,
+    /// Delete segments before the manifest without them is stored.
+    pub(super) delete_early: bool,
 }
 
 pub(super) struct Table<M> {

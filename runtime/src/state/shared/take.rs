@@ -281,6 +281,10 @@ impl<M: Material> Core<M> {
             if reading.first <= upto {
                 return Ok((upto, reading));
             }
+            #[cfg(test)]
+            if self.faults.trust_free_numbers {
+                return Ok((upto, reading));
+            }
         }
     }
 }

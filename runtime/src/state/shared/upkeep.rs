@@ -92,6 +92,10 @@ impl<M: Material> Core<M> {
         let Some((manifest, logged_bytes)) = self.manifest(&log) else { return Ok(()) };
         let object = manifest.encode();
         let path = log.manifest(manifest.number);
+        #[cfg(test)]
+        if self.faults.delete_early {
+            self.collect(&log, &manifest).await?;
+        }
         if let Created::Exists(_) = self.objects.create(&path, &object).await? {
             let broken = Broken("was written by another writer of this log");
             return Err(ObjectError::corrupt(&path, broken).into());

@@ -280,7 +280,13 @@ impl Simulation {
     }
 }
 
-const NO_FAULTS: Faults = Faults { ignore_fences: false, acknowledge_early: false, reuse_epochs: false };
+const NO_FAULTS: Faults = Faults {
+    ignore_fences: false,
+    acknowledge_early: false,
+    reuse_epochs: false,
+    trust_free_numbers: false,
+    delete_early: false,
+};
 
 fn seeds(ordinary: u64) -> u64 {
     std::env::var("STATE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(ordinary)
@@ -311,7 +317,18 @@ fn a_seed_gives_the_same_run_again() {
 
 fn is_found(faults: Faults) {
     let found = (0..1000).find(|seed| !run(*seed, faults).broken.is_empty());
+    eprintln!("{faults:?} was found with seed {found:?}");
     assert!(found.is_some(), "{faults:?} was not found");
+}
+
+#[test]
+fn a_fence_at_a_number_that_was_deleted_is_found() {
+    is_found(Faults { trust_free_numbers: true, ..NO_FAULTS });
+}
+
+#[test]
+fn segments_that_are_deleted_too_early_are_found() {
+    is_found(Faults { delete_early: true, ..NO_FAULTS });
 }
 
 #[test]
