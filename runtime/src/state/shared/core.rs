@@ -38,7 +38,7 @@ pub(super) enum Work<M: Material> {
     Commit(M::Commit, usize),
     Take(Asked<M>),
     /// All partitions in the store.
-    List(Answer<Result<Vec<M::Info>, ReadError>>),
+    List(ListAnswer<M>),
     /// What was queued before is done first.
     Stop,
 }
@@ -51,6 +51,9 @@ pub(super) struct Asked<M: Material> {
 
 /// Called with what was asked for.
 pub(super) type Answer<T> = Box<dyn FnOnce(T)>;
+
+/// Called with all partitions.
+pub(super) type ListAnswer<M> = Answer<Result<Vec<<M as Material>::Info>, ReadError>>;
 
 pub(super) enum Want<M: Material> {
     Open(Epoch, Answer<Result<M::Handle, OpenError>>),
@@ -176,7 +179,7 @@ pub(super) struct Core<M: Material> {
     pub(super) wake: Arc<Notify>,
     pub(super) table: RefCell<Table<M>>,
     pub(super) asked: RefCell<VecDeque<Asked<M>>>,
-    pub(super) lists: RefCell<Vec<Answer<Result<Vec<M::Info>, ReadError>>>>,
+    pub(super) lists: RefCell<Vec<ListAnswer<M>>>,
     pub(super) asked_notify: Notify,
     pub(super) decisions: RefCell<Vec<Decision>>,
     pub(super) upkeep_notify: Notify,

@@ -13,6 +13,9 @@ use super::replay::{Found, read_log};
 use super::take::TakeError;
 use crate::state::ReadError;
 
+/// How often a listing that finds damage begins again.
+const LISTINGS: usize = 3;
+
 impl From<TakeError> for ReadError {
     fn from(error: TakeError) -> Self {
         match error {
@@ -25,6 +28,17 @@ impl From<TakeError> for ReadError {
 
 impl<M: Material> Core<M> {
     pub(super) async fn list(&self) -> Result<Vec<M::Info>, ReadError> {
+        let mut tries = 0;
+        loop {
+            match self.try_list().await {
+                // What is taken and deleted while it is read looks like damage once.
+                Err(ReadError::Corrupt { .. }) if tries < LISTINGS => tries += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_list(&self) -> Result<Vec<M::Info>, ReadError> {
         let paths = self.objects.list(&all_claims()).await.map_err(TakeError::from)?;
         let mut terms: BTreeMap<ReplicaId, VecDeque<Term>> = BTreeMap::new();
         for (id, term) in paths.iter().filter_map(Term::in_path) {

@@ -86,10 +86,10 @@ async fn try_read(
     let Some(last) = upto.or_else(|| listed.last().copied()) else {
         return Ok(Ok(Reading::default()));
     };
-    if present!(is_retired(objects, log, &listed).await?) {
+    let first = manifest.as_ref().map_or(0, |manifest| manifest.first);
+    if present!(is_retired(objects, log, first, &listed).await?) {
         return Ok(Ok(Reading::default()));
     }
-    let first = manifest.as_ref().map_or(0, |manifest| manifest.first);
     let mut replay = Replay::new(manifest);
     let mut link = None;
     let mut segments = futures::stream::iter((first..=last).map(|number| fetch(objects, log, number)))
@@ -100,13 +100,18 @@ async fn try_read(
     replay.finish(objects, log, wanted, first).await
 }
 
-/// Whether the log was retired: the mark is among the foreign segments at its end, which are never deleted.
-async fn is_retired(objects: &Objects, log: &LogName, listed: &[u64]) -> Attempt<bool> {
-    for number in listed.iter().rev() {
+/// Whether the log was retired: the mark is among the foreign segments at its end, which are never deleted. A
+/// put that was delayed until its number was free again says nothing: it stands before what is needed.
+async fn is_retired(objects: &Objects, log: &LogName, first: u64, listed: &[u64]) -> Attempt<bool> {
+    let mut expected = listed.last().copied();
+    for number in listed.iter().rev().filter(|number| **number >= first) {
+        if expected != Some(*number) {
+            break;
+        }
         match present!(fetch(objects, log, *number).await?).0.body {
             Body::Own { .. } => return Ok(Ok(false)),
             Body::Retire => return Ok(Ok(true)),
-            Body::Fence(_) | Body::Seal => {}
+            Body::Fence(_) | Body::Seal => expected = number.checked_sub(1),
         }
     }
     Ok(Ok(false))

@@ -204,10 +204,17 @@ impl<M: Material> Core<M> {
                 }
             }
         }
-        let results = takings
-            .into_iter()
-            .map(|taking| (taking.claimed, taking.result.unwrap_or(Ok(Taken::Empty))))
-            .collect();
+        let mut results = Vec::new();
+        for Taking { claimed, result, .. } in takings {
+            let mut result = result.unwrap_or(Ok(Taken::Empty));
+            if let Err(TakeError::Corrupt(_)) = result
+                && let Err(error) = self.confirm(claimed.claim.clone()).await
+            {
+                // A higher claim has taken it all meanwhile, and what was read here is being deleted.
+                result = Err(error);
+            }
+            results.push((claimed, result));
+        }
         (results, logs)
     }
 

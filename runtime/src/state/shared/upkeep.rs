@@ -100,12 +100,13 @@ impl<M: Material> Core<M> {
             let broken = Broken("was written by another writer of this log");
             return Err(ObjectError::corrupt(&path, broken).into());
         }
-        let mut table = self.table.borrow_mut();
-        if table.log == log {
-            table.upkeep.logged_bytes -= logged_bytes;
-            table.upkeep.manifest_bytes = object.len() as u64;
+        {
+            let mut table = self.table.borrow_mut();
+            if table.log == log {
+                table.upkeep.logged_bytes -= logged_bytes;
+                table.upkeep.manifest_bytes = object.len() as u64;
+            }
         }
-        drop(table);
         Ok(self.collect(&log, &manifest).await?)
     }
 

@@ -316,9 +316,8 @@ fn a_seed_gives_the_same_run_again() {
 }
 
 fn is_found(faults: Faults) {
-    let found = (0..1000).find(|seed| !run(*seed, faults).broken.is_empty());
-    eprintln!("{faults:?} was found with seed {found:?}");
-    assert!(found.is_some(), "{faults:?} was not found");
+    let is_found = (0..1000).any(|seed| !run(seed, faults).broken.is_empty());
+    assert!(is_found, "{faults:?} was not found");
 }
 
 #[test]
