@@ -20,6 +20,7 @@ mod error;
 mod history;
 mod local;
 mod record;
+mod shared;
 
 pub use answer::{Exchange, Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
 pub use answer::{StoredAnswer, StoredResponse};
@@ -29,3 +30,4 @@ pub use error::{CommitError, OpenError, ReadError, StartError};
 pub use history::{HistoryPage, HistoryWindow, KeptRecord, MAX_PAGE_RECORDS, Retention};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
+pub use shared::{S3Config, SharedConfig, SharedEngine, SharedStore};

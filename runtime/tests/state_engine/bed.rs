@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hvm_runtime::state::{
     CommitRecord, Idempotency, IdempotencyWindow, LocalConfig, LocalEngine, PartitionState, Retention,
-    StateEngine, StoredResponse, WriteSet,
+    SharedConfig, SharedEngine, SharedStore, StateEngine, StoredResponse, WriteSet,
 };
 use hvm_types::{ByteSize, Digest, Epoch, Meter, ReplicaId};
 
@@ -37,6 +37,40 @@ impl Bed for LocalBed {
     fn start(&self, window: IdempotencyWindow) -> Arc<dyn StateEngine> {
         let config = LocalConfig { window, ..config(&self.path()) };
         Arc::new(LocalEngine::start(config).expect("the engine starts"))
+    }
+}
+
+/// The shared engine of one host, with its store in a directory.
+pub(crate) struct SharedBed(tempfile::TempDir);
+
+impl SharedBed {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory for the test"))
+    }
+
+    /// The directory that all hosts see.
+    pub(crate) fn store_path(&self) -> PathBuf {
+        self.0.path().join("store")
+    }
+
+    /// The configuration of a host with a directory of its own.
+    pub(crate) fn config(&self, host: &str) -> SharedConfig {
+        let store = SharedStore::directory(&self.store_path()).expect("a store");
+        SharedConfig::new(host.parse().expect("a valid host"), store, self.0.path().join(host))
+    }
+
+    pub(crate) fn engine(&self, host: &str) -> SharedEngine {
+        SharedEngine::start(self.config(host)).expect("the engine starts")
+    }
+}
+
+impl Bed for SharedBed {
+    fn start(&self, window: IdempotencyWindow) -> Arc<dyn StateEngine> {
+        let mut config = self.config("host-1");
+        config.local.window = window;
+        // So that the suite meets checkpoints and deletions too.
+        config.upkeep = ByteSize(4000);
+        Arc::new(SharedEngine::start(config).expect("the engine starts"))
     }
 }
 

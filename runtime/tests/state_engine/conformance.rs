@@ -7,8 +7,9 @@ use bytes::Bytes;
 use hvm_runtime::state::{CommitError, IdempotencyWindow, OpenError, PartitionState, ReadError, StateEngine};
 use hvm_types::{ByteSize, Digest, Epoch, Sequence};
 
-use crate::bed::{Bed, LocalBed, get, keyed, open, record, replica};
+use crate::bed::{Bed, LocalBed, SharedBed, get, keyed, open, record, replica};
 use crate::history::*;
+use crate::s3::S3Bed;
 
 fn start(bed: &impl Bed) -> Arc<dyn StateEngine> {
     bed.start(IdempotencyWindow::default())
@@ -423,3 +424,16 @@ macro_rules! conformance_of {
 }
 
 conformance_of!(local, LocalBed::new());
+conformance_of!(shared_directory, SharedBed::new());
+// Its puts are slow, and it differs from a directory in nothing but the store.
+conformance!(
+    shared_s3,
+    S3Bed::new(),
+    [
+        what_was_acknowledged_is_there_after_a_restart,
+        a_newer_epoch_fences_the_older_one,
+        a_repeated_idempotency_key_gets_its_answer_and_is_not_applied,
+        a_removed_partition_starts_empty,
+        meters_and_sizes_add_up_over_restarts,
+    ]
+);

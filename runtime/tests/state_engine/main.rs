@@ -1,4 +1,4 @@
-//! Tests of the state engines: one conformance suite for all, and what only the local engine promises.
+//! Tests of the state engines: one conformance suite for all, and what only one of them promises.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "seeds for people, lines between processes")]
 
@@ -11,3 +11,5 @@ mod history;
 mod local;
 mod model;
 mod power;
+mod s3;
+mod shared;

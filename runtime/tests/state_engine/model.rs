@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hvm_runtime::state::{IdempotencyWindow, PartitionState, StateEngine};
 use hvm_types::{ByteSize, Sequence};
 
-use crate::bed::{Bed, LocalBed, Numbers, open, record, replica};
+use crate::bed::{Bed, LocalBed, Numbers, SharedBed, open, record, replica};
 
 const PARTITIONS: u32 = 5;
 const STEPS: usize = 600;
@@ -79,8 +79,16 @@ fn open_all(engine: &dyn StateEngine, models: &mut [Model]) -> Vec<Arc<dyn Parti
 
 #[test]
 fn random_work_with_restarts_equals_a_model() {
+    check_random_work(&LocalBed::new());
+}
+
+#[test]
+fn random_work_on_shared_state_equals_a_model() {
+    check_random_work(&SharedBed::new());
+}
+
+fn check_random_work(bed: &impl Bed) {
     let mut numbers = Numbers::printed();
-    let bed = LocalBed::new();
     let mut models: Vec<Model> = (0..PARTITIONS).map(|_| Model::default()).collect();
     let mut engine = bed.start(IdempotencyWindow::default());
     let mut partitions = open_all(&*engine, &mut models);

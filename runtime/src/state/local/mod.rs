@@ -13,6 +13,7 @@
 
 mod acknowledged;
 mod batch;
+mod cache;
 mod codec;
 mod committer;
 mod config;
@@ -33,3 +34,7 @@ mod window;
 
 pub use config::{FreeSpace, LocalConfig};
 pub use engine::LocalEngine;
+
+pub(in crate::state) use cache::{Cache, CacheBatch, CacheFailure, PartitionWrites};
+pub(in crate::state) use partition::LocalPartition;
+pub(in crate::state) use shared::{Cell, CommitJob, Job, Shared};

@@ -21,14 +21,14 @@ const RECORD_OVERHEAD_BYTES: usize = 512;
 /// Smaller values are copied out of their block, so that they don't keep it in memory.
 const COPIED_BYTES: usize = 4096;
 
-pub(super) struct LocalPartition {
+pub(in crate::state) struct LocalPartition {
     shared: Arc<Shared>,
     cell: Arc<Cell>,
     epoch: Epoch,
 }
 
 impl LocalPartition {
-    pub(super) const fn new(shared: Arc<Shared>, cell: Arc<Cell>, epoch: Epoch) -> Self {
+    pub(in crate::state) const fn new(shared: Arc<Shared>, cell: Arc<Cell>, epoch: Epoch) -> Self {
         Self { shared, cell, epoch }
     }
 }

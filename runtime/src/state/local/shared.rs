@@ -5,6 +5,7 @@ use std::sync::mpsc::{SendError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hvm_types::{Epoch, ReplicaId, Sequence};
+use tokio::sync::Notify;
 
 use super::config::LocalConfig;
 use super::layout::{Head, Number};
@@ -12,29 +13,31 @@ use super::store::View;
 use crate::state::{CommitError, CommitRecord, CommitReply, OpenError, ReadError};
 
 /// Work for the committer.
-pub(super) enum Job {
+pub(in crate::state) enum Job {
     Commit(Box<CommitJob>),
     Open { id: ReplicaId, epoch: Epoch, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { id: ReplicaId, reply: SyncSender<Result<(), CommitError>> },
     Stop,
 }
 
-pub(super) struct CommitJob {
+pub(in crate::state) struct CommitJob {
     pub(super) cell: Arc<Cell>,
     pub(super) epoch: Epoch,
     pub(super) record: CommitRecord,
-    pub(super) bytes: usize,
-    pub(super) reply: CommitReply,
+    pub(in crate::state) bytes: usize,
+    pub(in crate::state) reply: CommitReply,
 }
 
 /// One open partition. Its numbers change with the view, under the same lock.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(in crate::state) struct Cell {
     pub(super) number: Number,
     epoch: AtomicU64,
     sequence: AtomicU64,
     stored: AtomicU64,
     removed: AtomicBool,
+    /// The epoch of a newer owner elsewhere; 0 while there is none.
+    fenced_by: AtomicU64,
 }
 
 impl Cell {
@@ -45,6 +48,7 @@ impl Cell {
             sequence: AtomicU64::new(head.sequence.0),
             stored: AtomicU64::new(head.stored),
             removed: AtomicBool::new(false),
+            fenced_by: AtomicU64::new(0),
         }
     }
 
@@ -58,6 +62,19 @@ impl Cell {
         self.removed.store(true, Ordering::Release);
     }
 
+    /// The partition has a newer owner elsewhere, which may have the same epoch.
+    pub(super) fn fence(&self, newest: Epoch) {
+        self.fenced_by.store(newest.0, Ordering::Release);
+    }
+
+    /// The newer owner elsewhere, if there is one.
+    pub(in crate::state) fn fenced_by(&self) -> Option<Epoch> {
+        match self.fenced_by.load(Ordering::Acquire) {
+            0 => None,
+            newest => Some(Epoch(newest)),
+        }
+    }
+
     pub(super) fn sequence(&self) -> Sequence {
         Sequence(self.sequence.load(Ordering::Acquire))
     }
@@ -68,6 +85,9 @@ impl Cell {
 
     /// Whether the handle with this epoch may still read.
     pub(super) fn check(&self, epoch: Epoch) -> Result<(), ReadError> {
+        if let Some(newest) = self.fenced_by() {
+            return Err(ReadError::Fenced { newest });
+        }
         if self.removed.load(Ordering::Acquire) {
             return Err(ReadError::Removed);
         }
@@ -79,9 +99,11 @@ impl Cell {
 /// The newest view, or why there is none.
 pub(super) type Published = Result<View, String>;
 
-pub(super) struct Shared {
+pub(in crate::state) struct Shared {
     pub(super) config: LocalConfig,
     jobs: Sender<Job>,
+    /// Notified after each job, where the committer waits for more than jobs.
+    notify: Option<Arc<Notify>>,
     queued: AtomicUsize,
     queued_bytes: AtomicUsize,
     published: Mutex<Published>,
@@ -90,7 +112,21 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: LocalConfig, jobs: Sender<Job>, view: View) -> Self {
         let published = Mutex::new(Ok(view));
-        Self { config, jobs, queued: AtomicUsize::new(0), queued_bytes: AtomicUsize::new(0), published }
+        let (queued, queued_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { config, jobs, notify: None, queued, queued_bytes, published }
+    }
+
+    /// The same for a committer that waits for this.
+    pub(super) fn notifying(self, notify: Arc<Notify>) -> Self {
+        Self { notify: Some(notify), ..self }
+    }
+
+    fn put(&self, job: Job) -> Result<(), SendError<Job>> {
+        self.jobs.send(job)?;
+        if let Some(notify) = &self.notify {
+            notify.notify_one();
+        }
+        Ok(())
     }
 
     /// The view, locked: numbers that change with it are stored while this is held.
@@ -114,7 +150,7 @@ impl Shared {
         let refused = if full {
             Some((job.reply, CommitError::Busy { queued }))
         } else {
-            let sent = self.jobs.send(Job::Commit(Box::new(job)));
+            let sent = self.put(Job::Commit(Box::new(job)));
             let stopped = |SendError(job)| reply_of(job).map(|reply| (reply, CommitError::stopped()));
             sent.err().and_then(stopped)
         };
@@ -126,12 +162,12 @@ impl Shared {
 
     /// Queues other work; `false` when the engine has stopped. Whoever does waits for the answer, so there is at most
     /// one for each thread.
-    pub(super) fn send(&self, job: Job) -> bool {
-        self.jobs.send(job).is_ok()
+    pub(in crate::state) fn send(&self, job: Job) -> bool {
+        self.put(job).is_ok()
     }
 
     /// Counts records out of the queue.
-    pub(super) fn taken(&self, records: usize, bytes: usize) {
+    pub(in crate::state) fn taken(&self, records: usize, bytes: usize) {
         self.queued.fetch_sub(records, Ordering::AcqRel);
         self.queued_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }

@@ -222,7 +222,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn read_newest(view: &View, number: Number) -> Result<Option<Newest>, ReadError> {
+/// The newest of a partition, if it exists.
+pub(super) fn read_newest(view: &View, number: Number) -> Result<Option<Newest>, ReadError> {
     let Some(head) = read_head(view, number)? else { return Ok(None) };
     Ok(Some(Newest { head, past: read_past(view, number)? }))
 }

@@ -135,8 +135,17 @@ impl Store {
 
     /// Writes one batch and syncs it.
     pub(super) fn commit(&self, writes: Writes) -> Result<(), WriteFailure> {
+        self.put(writes, Some(PersistMode::SyncData))
+    }
+
+    /// Writes one batch without a sync: for a database that is made anew at the next start.
+    pub(super) fn apply(&self, writes: Writes) -> Result<(), WriteFailure> {
+        self.put(writes, None)
+    }
+
+    fn put(&self, writes: Writes, durability: Option<PersistMode>) -> Result<(), WriteFailure> {
         self.wait_for_workers(&writes)?;
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut batch = self.database.batch().durability(durability);
         for (place, value) in writes {
             let space = self.spaces.get(&place);
             match value {
@@ -202,6 +211,17 @@ impl View {
         items
             .map(|item| item.key().map_err(read_error))
             .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&start)))
+    }
+}
+
+impl View {
+    /// All keys that start with the prefix, with their values.
+    pub(super) fn entries(
+        &self,
+        prefix: &Place,
+    ) -> impl Iterator<Item = Result<(fjall::Slice, fjall::Slice), ReadError>> + use<> {
+        let items = self.snapshot.prefix(self.spaces.get(prefix), &prefix.key);
+        items.map(|item| item.into_inner().map_err(read_error))
     }
 }
 
