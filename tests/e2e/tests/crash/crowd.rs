@@ -59,11 +59,13 @@ impl Crowd {
     pub(crate) async fn until(&self, wanted: impl Fn(&Scene) -> bool) {
         let news = self.scene.borrow().news.clone();
         loop {
-            let scene = self.scene.borrow();
-            if wanted(&scene) || !scene.findings.is_empty() || self.at_work.get() == 0 {
+            let is_reached = {
+                let scene = self.scene.borrow();
+                wanted(&scene) || !scene.findings.is_empty() || self.at_work.get() == 0
+            };
+            if is_reached {
                 return;
             }
-            drop(scene);
             news.notified().await;
         }
     }
@@ -101,32 +103,37 @@ async fn ask(scene: &RefCell<Scene>, wire: &Wire, book: usize, operation: Operat
     loop {
         let begun = scene.borrow_mut().tick();
         let heard = in_flight(scene, operation.is_command(), wire.ask(book, &operation)).await;
-        let mut scene = scene.borrow_mut();
-        let ended = scene.tick();
-        let call = Call { begun, ended, operation, answer: None };
-        match heard {
-            Heard::Answer { answer, body, replayed, partition } => {
-                scene.calls[book].push(Call { answer: Some(answer), ..call });
-                scene.partitions[book] = Some(partition);
-                if let Operation::Transfer(transfer) = operation {
-                    scene.settle(Order { book, transfer }, answer, body, replayed);
-                }
-                return Server::There;
-            }
-            Heard::Lost => {
-                scene.calls[book].push(call);
-                scene.tally.unanswered += usize::from(operation.is_command());
-                return Server::Gone;
-            }
-            Heard::Wrong(what) => {
-                scene.calls[book].push(call);
-                scene.findings.push(what);
-                return Server::Gone;
-            }
-            Heard::NotNow => {}
+        if let Some(server) = note(&mut scene.borrow_mut(), book, operation, begun, heard) {
+            return server;
         }
-        drop(scene);
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Notes what was heard of a call. None where it is to be asked again.
+fn note(scene: &mut Scene, book: usize, operation: Operation, begun: u64, heard: Heard) -> Option<Server> {
+    let ended = scene.tick();
+    let call = Call { begun, ended, operation, answer: None };
+    match heard {
+        Heard::Answer { answer, body, replayed, partition } => {
+            scene.calls[book].push(Call { answer: Some(answer), ..call });
+            scene.partitions[book] = Some(partition);
+            if let Operation::Transfer(transfer) = operation {
+                scene.settle(Order { book, transfer }, answer, body, replayed);
+            }
+            Some(Server::There)
+        }
+        Heard::Lost => {
+            scene.calls[book].push(call);
+            scene.tally.unanswered += usize::from(operation.is_command());
+            Some(Server::Gone)
+        }
+        Heard::Wrong(what) => {
+            scene.calls[book].push(call);
+            scene.findings.push(what);
+            Some(Server::Gone)
+        }
+        Heard::NotNow => None,
     }
 }
 

@@ -201,26 +201,7 @@ impl Lane {
     async fn open(&mut self, wire: &Rc<Wire>, server: &Daemon) -> Result<(), String> {
         self.plan_opening();
         Crowd::begin(&self.scene, wire).wait().await;
-        let (mut sums, mut transfers) = (BTreeMap::new(), BTreeMap::new());
-        let scene = self.scene.borrow();
-        for (calls, partition) in scene.calls.iter().zip(&scene.partitions) {
-            let partition = partition.clone().unwrap_or_default();
-            let newest =
-                |of: fn(Answer) -> Option<i128>| calls.iter().rev().find_map(|call| of(call.answer?));
-            let sum = newest(|answer| match answer {
-                Answer::Listing(balances) => {
-                    Some(balances.iter().flatten().map(|balance| i128::from(*balance)).sum())
-                }
-                _ => None,
-            });
-            let count = newest(|answer| match answer {
-                Answer::Sum { transfers, .. } => Some(i128::from(transfers)),
-                _ => None,
-            });
-            *sums.entry(partition.clone()).or_insert(0) += sum.unwrap_or(0);
-            *transfers.entry(partition).or_insert(0) += count.unwrap_or(0);
-        }
-        drop(scene);
+        let (sums, transfers) = totals(&self.scene.borrow());
         self.judge()?;
         if let Some((partition, sum)) = sums.iter().find(|(_, sum)| **sum != 0) {
             return Err(format!("the sum over all accounts of {partition} is {sum}"));
@@ -299,4 +280,26 @@ impl Lane {
             (code, _) => Err(format!("SIGTERM ended it with {code}")),
         }
     }
+}
+
+/// By partition: the sum over all accounts, and how many transfers there were, by the newest answers.
+fn totals(scene: &Scene) -> (BTreeMap<String, i128>, BTreeMap<String, i128>) {
+    let (mut sums, mut transfers) = (BTreeMap::new(), BTreeMap::new());
+    for (calls, partition) in scene.calls.iter().zip(&scene.partitions) {
+        let partition = partition.clone().unwrap_or_default();
+        let newest = |of: fn(Answer) -> Option<i128>| calls.iter().rev().find_map(|call| of(call.answer?));
+        let sum = newest(|answer| match answer {
+            Answer::Listing(balances) => {
+                Some(balances.iter().flatten().map(|balance| i128::from(*balance)).sum())
+            }
+            _ => None,
+        });
+        let count = newest(|answer| match answer {
+            Answer::Sum { transfers, .. } => Some(i128::from(transfers)),
+            _ => None,
+        });
+        *sums.entry(partition.clone()).or_insert(0) += sum.unwrap_or(0);
+        *transfers.entry(partition).or_insert(0) += count.unwrap_or(0);
+    }
+    (sums, transfers)
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Fault`] is planted between the clients and the server, to see that the judge finds what it is there for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -60,7 +60,9 @@ pub(crate) struct Wire {
     fault: Fault,
     /// Names of keys and books begin with it.
     name: String,
-    queries: RefCell<(u64, BTreeMap<(usize, Operation), Answer>)>,
+    /// Queries so far, and the newest answer to each.
+    queries: Cell<u64>,
+    answers: RefCell<BTreeMap<(usize, Operation), Answer>>,
 }
 
 pub(crate) fn account_name(account: usize) -> String {
@@ -72,7 +74,7 @@ impl Wire {
         // A request that was begun on a connection that broke is the client's to repeat, not the library's.
         let http = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
         let (ingress, name) = (ingress.to_owned(), name.to_owned());
-        Self { http, ingress, fault, name, queries: RefCell::default() }
+        Self { http, ingress, fault, name, queries: Cell::new(0), answers: RefCell::default() }
     }
 
     /// Asks, and waits for the whole answer.
@@ -128,10 +130,9 @@ impl Wire {
         if self.fault != Fault::StaleReads || operation.is_command() {
             return answer;
         }
-        let (count, before) = &mut *self.queries.borrow_mut();
-        *count += 1;
-        let old = before.insert((book, *operation), answer);
-        old.filter(|_| count.is_multiple_of(STALE_EVERY)).unwrap_or(answer)
+        self.queries.set(self.queries.get() + 1);
+        let old = self.answers.borrow_mut().insert((book, *operation), answer);
+        old.filter(|_| self.queries.get().is_multiple_of(STALE_EVERY)).unwrap_or(answer)
     }
 }
 
