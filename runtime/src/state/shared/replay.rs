@@ -51,14 +51,20 @@ pub(super) async fn read_log(
     upto: Option<u64>,
     wanted: &BTreeSet<Nonce>,
 ) -> Result<Reading, ObjectError> {
+    let mut damage = 0;
     for _ in 0..READINGS {
         let before = newest_manifest_path(objects, log).await?;
         let reading = try_read(objects, log, before.as_ref(), upto, wanted).await;
         // A segment is deleted only after a manifest without it was stored; then a late put of another may even
         // stand in its place. So what was read counts only if the manifest is still the newest.
-        if newest_manifest_path(objects, log).await? == before {
-            return reading?
-                .map_err(|Gone(path)| ObjectError::Corrupt { path, what: "is missing".to_owned() });
+        if newest_manifest_path(objects, log).await? != before {
+            continue;
+        }
+        let missing = |Gone(path)| ObjectError::Corrupt { path, what: "is missing".to_owned() };
+        match reading.and_then(|reading| reading.map_err(missing)) {
+            // Where the log was retired meanwhile, the next reading finds the mark.
+            Err(ObjectError::Corrupt { .. }) if damage == 0 => damage += 1,
+            reading => return reading,
         }
     }
     let (path, reason) = (log.segments().to_string(), "its writer collects all the time".to_owned());
