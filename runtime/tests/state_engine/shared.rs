@@ -81,7 +81,9 @@ fn many_partitions_share_one_put() {
     let before = files(&bed, "logs").len();
     let futures: Vec<_> =
         partitions.iter().map(|partition| partition.commit(record(&[("a", "1")]))).collect();
-    futures.into_iter().for_each(|future| _ = future.wait().expect("the record is committed"));
+    for future in futures {
+        future.wait().expect("the record is committed");
+    }
     let puts = files(&bed, "logs").len() - before;
     assert!(puts <= 20, "{puts} puts for 100 partitions");
 }
@@ -97,7 +99,9 @@ fn what_is_stored_follows_what_there_is_and_not_the_history() {
         let key = format!("key-{}", round % 3);
         let futures: Vec<_> =
             partitions.iter().map(|partition| partition.commit(record(&[(&key, &value)]))).collect();
-        futures.into_iter().for_each(|future| _ = future.wait().expect("the record is committed"));
+        for future in futures {
+            future.wait().expect("the record is committed");
+        }
     }
     drop((partitions, engine));
     let bytes: u64 = files(&bed, "").iter().map(|path| path.metadata().expect("a file").len()).sum();

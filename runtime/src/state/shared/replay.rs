@@ -2,14 +2,15 @@
 //! state of each claim at the log's end or at its fence. Nothing is guessed: a gap or an object that is not
 //! what it must be is damage.
 //!
-//! The writer may collect while it is read. What is found gone is looked for again from the listing on; when
-//! the newest manifest still asks for it, it is missing.
+//! The writer may collect while it is read. A reading counts when the manifest that it began with is still the
+//! newest at its end; else it begins again. So what is missing then is missing for good.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use hvm_types::ReplicaId;
+use object_store::path::Path;
 
 use super::image::{Change, Image};
 use super::manifest::Manifest;
@@ -19,7 +20,7 @@ use super::segment::{Base, Body, Entry, ImageRef, Segment};
 use super::wire::{Broken, Checksum};
 
 /// How often a reading begins again because the writer collected meanwhile.
-const READINGS: usize = 8;
+const READINGS: usize = 16;
 /// Segments that are fetched at once.
 const FETCHED_AT_ONCE: usize = 8;
 
@@ -50,14 +51,24 @@ pub(super) async fn read_log(
     upto: Option<u64>,
     wanted: &BTreeSet<Nonce>,
 ) -> Result<Reading, ObjectError> {
-    let mut missing = String::new();
+    let mut damage = 0;
     for _ in 0..READINGS {
-        match try_read(objects, log, upto, wanted).await? {
-            Ok(reading) => return Ok(reading),
-            Err(Gone(path)) => missing = path,
+        let before = newest_manifest_path(objects, log).await?;
+        let reading = try_read(objects, log, before.as_ref(), upto, wanted).await;
+        // A segment is deleted only after a manifest without it was stored; then a late put of another may even
+        // stand in its place. So what was read counts only if the manifest is still the newest.
+        if newest_manifest_path(objects, log).await? != before {
+            continue;
+        }
+        let missing = |Gone(path)| ObjectError::Corrupt { path, what: "is missing".to_owned() };
+        match reading.and_then(|reading| reading.map_err(missing)) {
+            // Where the log was retired meanwhile, the next reading finds the mark.
+            Err(ObjectError::Corrupt { .. }) if damage == 0 => damage += 1,
+            reading => return reading,
         }
     }
-    Err(ObjectError::Corrupt { path: missing, what: "is missing".to_owned() })
+    let (path, reason) = (log.segments().to_string(), "its writer collects all the time".to_owned());
+    Err(ObjectError::Unavailable { action: "read", path, reason })
 }
 
 /// An object that was there a moment ago, or should be.
@@ -78,10 +89,14 @@ macro_rules! present {
 async fn try_read(
     objects: &Objects,
     log: &LogName,
+    manifest: Option<&Path>,
     upto: Option<u64>,
     wanted: &BTreeSet<Nonce>,
 ) -> Attempt<Reading> {
-    let manifest = present!(newest_manifest(objects, log).await?);
+    let manifest = match manifest {
+        Some(path) => Some(present!(read_manifest(objects, log, path).await?)),
+        None => None,
+    };
     let listed: Vec<u64> = objects.list(&log.segments()).await?.iter().filter_map(number_in).collect();
     let Some(last) = upto.or_else(|| listed.last().copied()) else {
         return Ok(Ok(Reading::default()));
@@ -121,22 +136,26 @@ async fn is_retired(objects: &Objects, log: &LogName, first: u64, listed: &[u64]
 pub(super) async fn first_needed(objects: &Objects, log: &LogName) -> Result<u64, ObjectError> {
     let mut missing = String::new();
     for _ in 0..READINGS {
-        match newest_manifest(objects, log).await? {
-            Ok(manifest) => return Ok(manifest.map_or(0, |manifest| manifest.first)),
+        let Some(path) = newest_manifest_path(objects, log).await? else { return Ok(0) };
+        match read_manifest(objects, log, &path).await? {
+            Ok(manifest) => return Ok(manifest.first),
             Err(Gone(path)) => missing = path,
         }
     }
     Err(ObjectError::Corrupt { path: missing, what: "is missing".to_owned() })
 }
 
-async fn newest_manifest(objects: &Objects, log: &LogName) -> Attempt<Option<Manifest>> {
-    let Some(path) = objects.list(&log.manifests()).await?.pop() else { return Ok(Ok(None)) };
-    let Some(object) = objects.get(&path).await? else { return Ok(Err(Gone(path.to_string()))) };
-    let manifest = Manifest::decode(&object).map_err(|broken| ObjectError::corrupt(&path, broken))?;
-    if manifest.log != *log {
-        return Err(ObjectError::corrupt(&path, Broken("belongs to another log")));
+async fn newest_manifest_path(objects: &Objects, log: &LogName) -> Result<Option<Path>, ObjectError> {
+    Ok(objects.list(&log.manifests()).await?.pop())
+}
+
+async fn read_manifest(objects: &Objects, log: &LogName, path: &Path) -> Attempt<Manifest> {
+    let Some(object) = objects.get(path).await? else { return Ok(Err(Gone(path.to_string()))) };
+    let manifest = Manifest::decode(&object).map_err(|broken| ObjectError::corrupt(path, broken))?;
+    if manifest.log != *log || number_in(path) != Some(manifest.number) {
+        return Err(ObjectError::corrupt(path, Broken("belongs to another place")));
     }
-    Ok(Ok(Some(manifest)))
+    Ok(Ok(manifest))
 }
 
 async fn fetch(objects: &Objects, log: &LogName, number: u64) -> Attempt<(Segment, Checksum)> {
