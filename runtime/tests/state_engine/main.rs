@@ -7,5 +7,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod disk;
+mod import_crash;
 mod local;
 mod model;
+mod state_file;

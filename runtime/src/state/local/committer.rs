@@ -12,6 +12,7 @@ use hvm_types::{ByteSize, ReplicaId, Sequence};
 use super::acknowledged::{Acknowledged, Count};
 use super::directory::Directory;
 use super::failure::{Failure, Setback};
+use super::import::{ImportOutcome, ImportTicket};
 use super::layout::{Chain, Head, Number};
 use super::purge::Purge;
 use super::shared::{Cell, CommitJob, Job, Shared};
@@ -47,6 +48,7 @@ enum Ticket {
     Commit(CommitReply, Sequence),
     Open { id: ReplicaId, head: Box<Head>, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { number: Option<Number>, reply: SyncSender<Result<(), CommitError>> },
+    Import(ImportTicket),
 }
 
 impl Committer {
@@ -87,7 +89,7 @@ impl Committer {
                     bytes += commit.bytes;
                     records += 1;
                 }
-                Job::Open { .. } | Job::Remove { .. } => {}
+                Job::Open { .. } | Job::Remove { .. } | Job::Import(_) => {}
             }
             jobs.push(job);
             let open = bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS;
@@ -231,6 +233,13 @@ impl Committer {
                 }
                 drop(reply.send(Ok(())));
             }
+            Ticket::Import(ticket) => {
+                if let ImportOutcome::Ended(Some(number)) = ticket.outcome {
+                    self.cells.remove(&number);
+                    self.purges.push_back(Purge::new(number));
+                }
+                ticket.accept();
+            }
         }
     }
 }
@@ -262,6 +271,7 @@ fn stage_job(stage: &mut Stage<'_>, job: Job, next_number: &mut u64) -> Option<T
                 None
             }
         },
+        Job::Import(job) => stage.import(*job, next_number).map(Ticket::Import),
         Job::Stop => None,
     }
 }
@@ -271,6 +281,7 @@ fn refuse(job: Job, refusal: &CommitError) {
         Job::Commit(job) => job.reply.send(Err(refusal.clone())),
         Job::Open { id, reply, .. } => drop(reply.send(Err(open_error(id, refusal)))),
         Job::Remove { reply, .. } => drop(reply.send(Err(refusal.clone()))),
+        Job::Import(job) => job.refuse(refusal),
         Job::Stop => {}
     }
 }
@@ -280,6 +291,7 @@ fn deny(ticket: Ticket, refusal: &CommitError) {
         Ticket::Commit(reply, _) => reply.send(Err(refusal.clone())),
         Ticket::Open { id, reply, .. } => drop(reply.send(Err(open_error(id, refusal)))),
         Ticket::Remove { reply, .. } => drop(reply.send(Err(refusal.clone()))),
+        Ticket::Import(ticket) => ticket.deny(refusal),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hvm_types::{Epoch, ReplicaId, Sequence};
 
 use super::config::LocalConfig;
+use super::import::ImportJob;
 use super::layout::{Head, Number};
 use super::store::View;
 use crate::state::{CommitError, CommitRecord, CommitReply, OpenError, ReadError};
@@ -16,6 +17,7 @@ pub(super) enum Job {
     Commit(Box<CommitJob>),
     Open { id: ReplicaId, epoch: Epoch, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { id: ReplicaId, reply: SyncSender<Result<(), CommitError>> },
+    Import(Box<ImportJob>),
     Stop,
 }
 
@@ -147,6 +149,6 @@ impl Shared {
 fn reply_of(job: Job) -> Option<CommitReply> {
     match job {
         Job::Commit(job) => Some(job.reply),
-        Job::Open { .. } | Job::Remove { .. } | Job::Stop => None,
+        Job::Open { .. } | Job::Remove { .. } | Job::Import(_) | Job::Stop => None,
     }
 }

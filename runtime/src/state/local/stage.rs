@@ -47,7 +47,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn size(&self, place: &Place) -> Result<Option<u64>, ReadError> {
+    pub(super) fn size(&self, place: &Place) -> Result<Option<u64>, ReadError> {
         match self.writes.get(place) {
             Some(value) => Ok(value.as_ref().map(|value| value.len() as u64)),
             None => self.view.size(place),
@@ -175,14 +175,9 @@ impl<'a> Stage<'a> {
     }
 
     fn add_answer(&mut self, head: &mut Head, idempotency: &Idempotency, unix_millis: u64) {
-        let Idempotency { key, request, response } = idempotency;
-        let entry = AnswerEntry {
-            sequence: head.sequence,
-            request: *request.as_bytes(),
-            status: response.status,
-            headers: response.headers.iter().map(|(name, value)| (name.clone(), value.to_vec())).collect(),
-        };
-        let bytes = answer_bytes(idempotency);
+        let Idempotency { key, response, .. } = idempotency;
+        let entry = answer_entry(idempotency, head.sequence);
+        let bytes = idempotency.bytes();
         let order = OrderEntry { key: key.as_str().to_owned(), bytes, unix_millis };
         self.writes.insert(head.number.answer(key.as_str()), Some(seal(&entry, &response.body)));
         self.writes.insert(head.number.order(head.answers.next), Some(seal(&order, &[])));
@@ -201,7 +196,7 @@ impl<'a> Stage<'a> {
         now: u64,
     ) -> Result<(Vec<String>, Answers), CommitError> {
         let age = u64::try_from(self.window.age.as_millis()).unwrap_or(u64::MAX);
-        let (added_count, added_bytes) = (u64::from(added.is_some()), added.map_or(0, answer_bytes));
+        let (added_count, added_bytes) = (u64::from(added.is_some()), added.map_or(0, Idempotency::bytes));
         let over = |answers: &Answers| {
             answers.next - answers.first + added_count > self.window.answers
                 || answers.bytes + added_bytes > self.window.bytes.0
@@ -249,8 +244,11 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn answer_bytes(idempotency: &Idempotency) -> u64 {
-    (idempotency.key.as_str().len() + idempotency.response.bytes()) as u64
+/// What is stored of the answer of the record with this sequence, beside its body.
+pub(super) fn answer_entry(idempotency: &Idempotency, sequence: Sequence) -> AnswerEntry {
+    let Idempotency { request, response, .. } = idempotency;
+    let headers = response.headers.iter().map(|(name, value)| (name.clone(), value.to_vec())).collect();
+    AnswerEntry { sequence, request: *request.as_bytes(), status: response.status, headers }
 }
 
 /// The head of a partition, if it exists.
