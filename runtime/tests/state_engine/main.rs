@@ -11,3 +11,4 @@ mod import_crash;
 mod local;
 mod model;
 mod state_file;
+mod transfer;

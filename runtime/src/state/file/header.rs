@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hvm_types::{ByteSize, Digest, Epoch, Meter, ReplicaId, Sequence};
 
-use crate::state::{ImportHead, ScanHead};
+use crate::state::ScanHead;
 
 /// Longest value of a line.
 const MAX_VALUE_BYTES: usize = 1024;
@@ -82,12 +82,6 @@ impl Counts {
             return Err(format!("it has {} answers and counts {}", self.answers, head.answers));
         }
         Ok(())
-    }
-}
-
-impl From<&ScanHead> for ImportHead {
-    fn from(head: &ScanHead) -> Self {
-        Self { sequence: head.sequence, unix_millis: head.unix_millis, meter: head.meter.clone() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{FileImportError, FilePart, FileReader, FileSummary};
-use crate::state::Import;
+use crate::state::{Import, ImportHead, ScanHead};
 
 /// Reads a file to its end into an import, which the caller then finishes with
 /// `&summary.header.head` as [`ImportHead`](crate::state::ImportHead).
@@ -21,4 +21,10 @@ pub fn import<R: Read>(
         }
     }
     Ok(file.summary().expect("a file that has ended has a summary").clone())
+}
+
+impl From<&ScanHead> for ImportHead {
+    fn from(head: &ScanHead) -> Self {
+        Self { sequence: head.sequence, unix_millis: head.unix_millis, meter: head.meter.clone() }
+    }
 }

@@ -13,14 +13,16 @@ mod block;
 mod check;
 mod error;
 mod export;
+mod file_error;
 mod header;
 mod import;
 mod read;
 mod write;
 
 pub use check::{check, verify};
-pub use error::{ExportError, FileError, FileImportError};
+pub use error::{ExportError, FileImportError};
 pub use export::export;
+pub use file_error::FileError;
 pub use header::{FileHeader, FileSummary, Origin};
 pub use import::import;
 pub use read::{FilePart, FileReader};

@@ -66,12 +66,13 @@ impl<R: Read> FileReader<R> {
     /// See [`FileError`].
     pub fn next_part(&mut self) -> Result<Option<FilePart>, FileError> {
         while self.summary.is_none() {
-            let block = self.blocks.block()?;
+            let mut block = self.blocks.block()?;
+            let payload = Bytes::from(std::mem::take(&mut block.payload));
             let part = match block.kind {
-                ENTRIES => self.entries(&block),
-                ANSWERS => self.answers(&block),
+                ENTRIES => self.entries(Piece(payload)),
+                ANSWERS => self.answers(Piece(payload)),
                 END => {
-                    self.end(&block)?;
+                    self.end(&block, &payload)?;
                     break;
                 }
                 OPTIONAL.. => {
@@ -90,11 +91,10 @@ impl<R: Read> FileReader<R> {
         self.summary.as_ref()
     }
 
-    fn entries(&mut self, block: &Block) -> Result<FilePart, String> {
+    fn entries(&mut self, mut bytes: Piece) -> Result<FilePart, String> {
         if self.counts.answers > 0 {
             return Err("keys follow answers".to_owned());
         }
-        let mut bytes = Piece(Bytes::copy_from_slice(&block.payload));
         let length = usize::from(bytes.u8()?);
         let bucket = bytes.text(length, MAX_BUCKET_BYTES)?;
         let mut entries = Vec::new();
@@ -118,8 +118,7 @@ impl<R: Read> FileReader<R> {
         }
     }
 
-    fn answers(&mut self, block: &Block) -> Result<FilePart, String> {
-        let mut bytes = Piece(Bytes::copy_from_slice(&block.payload));
+    fn answers(&mut self, mut bytes: Piece) -> Result<FilePart, String> {
         let mut answers = Vec::new();
         while !bytes.0.is_empty() {
             let answer = bytes.answer()?;
@@ -134,8 +133,8 @@ impl<R: Read> FileReader<R> {
         if answers.is_empty() { Err("a block is empty".to_owned()) } else { Ok(FilePart::Answers(answers)) }
     }
 
-    fn end(&mut self, block: &Block) -> Result<(), FileError> {
-        let end = FileEnd::from_text(&block.payload).map_err(|what| block.damaged(what))?;
+    fn end(&mut self, block: &Block, text: &[u8]) -> Result<(), FileError> {
+        let end = FileEnd::from_text(text).map_err(|what| block.damaged(what))?;
         if end.digest != block.before {
             return Err(block.damaged("what stands before its end does not match its digest"));
         }

@@ -26,8 +26,8 @@ const ENTRY_BYTES: usize = 128;
 
 /// One step of an import, for the committer.
 pub(super) struct ImportJob {
-    pub(super) id: ReplicaId,
-    pub(super) epoch: Epoch,
+    id: ReplicaId,
+    epoch: Epoch,
     replace: bool,
     step: ImportStep,
     reply: Reply,
