@@ -38,6 +38,7 @@ impl Lines {
 pub(crate) struct Bed {
     pub(crate) hvm: Hvm,
     pub(crate) lines: Arc<Lines>,
+    pub(crate) state: Arc<dyn StateEngine>,
     directory: tempfile::TempDir,
 }
 
@@ -132,8 +133,8 @@ impl Bed {
         change(&mut config);
         let state = LocalEngine::start(LocalConfig::new(directory.path().join("state")));
         let state: Arc<dyn StateEngine> = Arc::new(state.expect("a fresh directory"));
-        let hvm = Hvm::start(config, state).expect("this machine can carry it");
-        Self { hvm, lines, directory }
+        let hvm = Hvm::start(config, Arc::clone(&state)).expect("this machine can carry it");
+        Self { hvm, lines, state, directory }
     }
 
     /// Stops the HVM and starts another on the same directory.
@@ -152,7 +153,8 @@ impl Bed {
     }
 
     async fn restart_with(self, change: impl FnOnce(&mut HvmConfig)) -> Self {
-        let Self { hvm, directory, .. } = self;
+        let Self { hvm, directory, state, .. } = self;
+        drop(state);
         hvm.shutdown().await;
         Self::start(directory, change)
     }
