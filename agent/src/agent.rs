@@ -9,7 +9,7 @@ use hvm_appimage::TrustPolicy;
 use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
 use hvm_runtime::{HostLimits, Hvm, HvmConfig, PreparedHvm};
 use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
@@ -23,6 +23,7 @@ use crate::logs::Logs;
 use crate::reconcile::{DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
 use crate::service::AgentService;
 use crate::start_error::StartError;
+use crate::state_files::{self, StateFiles};
 use crate::usage::{UsageLedger, UsageLoop, unix_millis};
 
 /// How long requests under way may take when the agent stops; what is not answered then is cut off.
@@ -179,11 +180,21 @@ impl Parts {
         }
         let registry = Arc::new(Registry::new());
         let (documents, newest) = watch::channel(kept.document.map(Arc::new));
+        let trust = Trust::new(config.trust.clone());
+        let state_files = StateFiles {
+            host: config.host.clone(),
+            engine: Arc::clone(&state),
+            hvm: hvm.clone(),
+            registry: Arc::clone(&registry),
+            images: kept.store.clone(),
+            trust: trust.clone(),
+            places: Arc::new(Semaphore::new(state_files::AT_A_TIME)),
+        };
         let modules = ModuleSet {
             hvm: hvm.clone(),
             fetch: ImageFetch::new(channel.clone(), kept.store.clone()),
             store: kept.store,
-            trust: Trust::new(config.trust.clone()),
+            trust,
             registry: Arc::clone(&registry),
         };
         let executor = Executor {
@@ -206,6 +217,7 @@ impl Parts {
             registry: Arc::clone(&registry),
             logs: logs.clone(),
             usage: Arc::clone(&kept.usage),
+            state_files,
         };
         let link = Link {
             channel,

@@ -29,11 +29,13 @@ mod metrics;
 mod reconcile;
 mod service;
 mod start_error;
+mod state_files;
 mod usage;
 
 pub use agent::{Agent, AgentHandle};
 pub use config::{AgentConfig, ApiListen};
 pub use data_dir::DataDirError;
+pub use hvm_runtime::state::file::{FileSummary as StateFileSummary, verify as verify_state_file};
 pub use hvm_runtime::{CompileChild, Compiling, compile_child};
 pub use images::BlobError;
 pub use ingress::{IngressError, MAX_KEY_BYTES, partition_of};

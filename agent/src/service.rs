@@ -1,4 +1,4 @@
-//! The agent's API: logs, usage, partitions and core dumps of this host.
+//! The agent's API: logs, usage, partitions, core dumps and state files of this host.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -11,12 +11,13 @@ use hvm_api::{ErrorKind, Failure, v1};
 use hvm_runtime::{Doing, Hvm, LogSource, PartitionStatus};
 use hvm_types::{HostId, Meter, ReplicaId};
 use tokio::sync::broadcast;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::core_dump::core_dump;
 use crate::failure_text::with_causes;
 use crate::logs::{LogEntry, Logs, Prefix, StoredLine};
 use crate::reconcile::Registry;
+use crate::state_files::StateFiles;
 use crate::usage::{UsageLedger, UsageReport, Window, unix_millis};
 
 /// Offers the agent's API. It can be put on the agent's own listener or on another server.
@@ -27,18 +28,23 @@ pub struct AgentService {
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: Logs,
     pub(crate) usage: Arc<UsageLedger>,
+    pub(crate) state_files: StateFiles,
 }
 
 /// Requests of one partition that are shown; who has more sees the oldest.
 const MAX_DOING: usize = 100;
 
 type CoreDumpStream = Pin<Box<dyn Stream<Item = Result<v1::CoreDumpPart, Status>> + Send>>;
+type StateFileStream = Pin<Box<dyn Stream<Item = Result<v1::StateFilePart, Status>> + Send>>;
+type CheckedStateStream = Pin<Box<dyn Stream<Item = Result<v1::CheckedState, Status>> + Send>>;
 type LogStream = Pin<Box<dyn Stream<Item = Result<v1::LogLine, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl AgentApi for AgentService {
     type GetLogsStream = LogStream;
     type GetCoreDumpStream = CoreDumpStream;
+    type ExportStateStream = StateFileStream;
+    type CheckStateStream = CheckedStateStream;
 
     async fn get_logs(
         &self,
@@ -108,9 +114,46 @@ impl AgentApi for AgentService {
         let after = (request.after_millis > 0).then(|| Duration::from_millis(request.after_millis));
         Ok(Response::new(Box::pin(core_dump(&self.hvm, &prefix, after)?)))
     }
+
+    async fn list_state(
+        &self,
+        request: Request<v1::ListStateRequest>,
+    ) -> Result<Response<v1::ListStateResponse>, Status> {
+        let prefix = selection(&request.into_inner().prefix)?;
+        let partitions = self.state_files.list(&prefix).await?;
+        Ok(Response::new(v1::ListStateResponse { partitions }))
+    }
+
+    async fn export_state(
+        &self,
+        request: Request<v1::ExportStateRequest>,
+    ) -> Result<Response<Self::ExportStateStream>, Status> {
+        let replica = one_replica(&request.into_inner().replica)?;
+        Ok(Response::new(Box::pin(self.state_files.export(replica).await?)))
+    }
+
+    async fn import_state(
+        &self,
+        request: Request<Streaming<v1::ImportStateRequest>>,
+    ) -> Result<Response<v1::ImportStateResponse>, Status> {
+        Ok(Response::new(self.state_files.import(request.into_inner()).await?))
+    }
+
+    async fn check_state(
+        &self,
+        request: Request<v1::CheckStateRequest>,
+    ) -> Result<Response<Self::CheckStateStream>, Status> {
+        let prefix = selection(&request.into_inner().prefix)?;
+        Ok(Response::new(Box::pin(self.state_files.check(&prefix).await?)))
+    }
 }
 
 fn selection(text: &str) -> Result<Prefix, Failure> {
+    text.parse().map_err(|error| Failure::new(ErrorKind::Invalid, error))
+}
+
+/// The one partition that a request names.
+pub(crate) fn one_replica(text: &str) -> Result<ReplicaId, Failure> {
     text.parse().map_err(|error| Failure::new(ErrorKind::Invalid, error))
 }
 

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// What a host's partitions used and what stands beside `(host)` sum to what its process used. It is kept in
     /// windows of five seconds: a crash loses at most the one that is open.
     Usage(UsageArgs),
+    /// List, copy, restore and check the durable state of partitions.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Stop a deployment. Its durable state stays, unless --purge is given.
     Stop(StopArgs),
 }
@@ -292,6 +295,66 @@ pub(crate) struct UsageArgs {
     pub(crate) windows: bool,
     #[command(flatten)]
     pub(crate) list: ListArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// List the state on all hosts, of partitions that run and of those that do not.
+    Ls {
+        /// A deployment, deployment/group or deployment/group/number; all where it is missing.
+        of: Option<String>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Write the state of many partitions to files, one for each, and a list of them.
+    ///
+    /// Each file is its partition as of one committed command; commands go on meanwhile. The list, manifest.json, is
+    /// written last, so that a folder with one is complete.
+    Snapshot {
+        /// A deployment or deployment/group; all where it is missing.
+        of: Option<String>,
+        /// Where the files go: a folder that is empty or not there yet.
+        #[arg(long, short, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Write the state of one partition to a file, as of one committed command; commands go on meanwhile.
+    ///
+    /// The file holds everything: keys, values, and the answers by which a repeated command is recognised. Only its
+    /// owner may read it.
+    Export {
+        /// The partition: deployment/group/number.
+        partition: String,
+        /// Where it goes: a file that is not there yet.
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Make the state of a partition be that of a file.
+    ///
+    /// The partition must be deployed. It goes on until the whole file has arrived and was found whole; then its
+    /// requests wait for the moment in which the state is put in place. If anything goes wrong, it stays as it was.
+    Import {
+        /// The partition: deployment/group/number.
+        partition: String,
+        /// A file that `hvm state export` or `snapshot` wrote.
+        file: PathBuf,
+        /// Also where the partition has state of its own, which is gone then. It can't be undone.
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        list: ListArgs,
+    },
+    /// Read state to its last byte and say what is wrong with it: of files, of a snapshot's folder, or of partitions.
+    Check {
+        /// Files, folders of snapshots, or names: a deployment, deployment/group or deployment/group/number.
+        #[arg(required = true)]
+        what: Vec<PathBuf>,
+        #[command(flatten)]
+        list: ListArgs,
+    },
 }
 
 #[derive(Debug, Args)]

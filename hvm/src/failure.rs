@@ -17,6 +17,11 @@ impl Failure {
         Self { problems: vec![problem.to_string()], hints: Vec::new(), source: None }
     }
 
+    /// Several problems; at least one.
+    pub(crate) fn all(problems: Vec<String>) -> Self {
+        Self { problems, hints: Vec::new(), source: None }
+    }
+
     /// A problem with what is `shown`, such as a file.
     pub(crate) fn about(shown: &impl Display, error: impl std::error::Error) -> Self {
         Self::new(format!("{shown}: {}", Self::from(error).text()))

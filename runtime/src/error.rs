@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId};
 
+use crate::state::ImportError;
+
 /// Why an HVM could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -326,6 +328,9 @@ pub enum UpgradeError {
     /// The new version could not be prepared.
     #[error("upgrade: {0}")]
     Open(#[from] OpenError),
+    /// The engine did not take the state that was to be imported.
+    #[error(transparent)]
+    Import(#[from] ImportError),
 }
 
 /// Why a partition was not closed.

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::module::Compilers;
 use crate::partition::{self, Reply, Start, Started};
 use crate::places::Places;
-use crate::state::StateEngine;
+use crate::state::{Import, ImportHead, StateEngine};
 use crate::worker::{self, Local, WorkerHandle};
 use crate::{
     Call, CallError, CloseError, CompileError, CoreDumpError, CoreDumpWait, Durations, HostLimits,
@@ -147,6 +147,23 @@ impl Hvm {
             .call(move |_| partition::upgrade(spec))
             .await
             .unwrap_or(Err(UpgradeError::Open(OpenError::Stopped { id })))
+    }
+
+    /// Finishes an import of state for a partition that runs: between two commands, what was imported takes the place of
+    /// its state. Requests wait meanwhile, and none fails. Where the partition does not run, call [`Import::finish`] instead.
+    ///
+    /// # Errors
+    /// See [`UpgradeError`]; after [`UpgradeError::Open`] the partition has failed, and must be closed and opened again.
+    pub async fn import(
+        &self,
+        id: &ReplicaId,
+        import: Box<dyn Import>,
+        head: ImportHead,
+    ) -> Result<(), UpgradeError> {
+        let worker = self.worker_of(id);
+        let id = id.clone();
+        let stopped = UpgradeError::Open(OpenError::Stopped { id: id.clone() });
+        worker.call(move |_| partition::import(id, import, head)).await.unwrap_or(Err(stopped))
     }
 
     /// Closes a partition: it takes nothing new, finishes the requests it has accepted, and goes. Its state

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hvm_runtime::Module;
-use hvm_types::{Assignment, Capability, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
+use hvm_types::{Assignment, Capability, Digest, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
 use tokio::sync::watch;
 
 use super::backoff::Failure;
@@ -203,6 +203,13 @@ impl Registry {
         serving.map(|(replica, _)| replica).collect()
     }
 
+    /// The image that runs as a replica, or that is to.
+    pub(crate) fn image(&self, replica: &ReplicaId) -> Option<Digest> {
+        let inner = self.lock();
+        let running = inner.observed.replicas.get(replica).and_then(|there| there.running.as_ref());
+        running.map(|running| running.image).or_else(|| Some(inner.assignment(replica)?.image))
+    }
+
     /// What runs, starts, fails or goes.
     pub(crate) fn replicas(&self) -> Vec<ReplicaReport> {
         let inner = self.lock();
@@ -331,7 +338,7 @@ fn broken(state: &ReplicaState) -> Option<StepFailure> {
 
 #[cfg(test)]
 mod tests {
-    use hvm_types::{Digest, Epoch, Generation};
+    use hvm_types::{Epoch, Generation};
 
     use super::*;
 

@@ -8,6 +8,7 @@ mod image;
 mod logs;
 mod plan;
 mod run;
+mod state;
 mod status;
 mod stop;
 mod usage;

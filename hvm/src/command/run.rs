@@ -1,7 +1,7 @@
 //! Choosing the command, and the executor it runs on.
 
 use crate::cli::{Cli, Command};
-use crate::command::{coredump, daemon, deploy, image, logs, plan, status, stop, usage};
+use crate::command::{coredump, daemon, deploy, image, logs, plan, state, status, stop, usage};
 use crate::failure::Failure;
 
 /// Runs the command that was asked for.
@@ -20,6 +20,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
             Command::Logs(args) => Box::pin(logs::logs(args)).await,
             Command::Coredump(args) => Box::pin(coredump::coredump(args)).await,
             Command::Usage(args) => Box::pin(usage::usage(args)).await,
+            Command::State(command) => Box::pin(state::state(command)).await,
             Command::Stop(args) => Box::pin(stop::stop(args)).await,
         }
     })

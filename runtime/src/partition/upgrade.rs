@@ -11,7 +11,7 @@ use super::pinned::Work;
 use super::version::{self, Version};
 use super::{Partition, open};
 use crate::egress::EgressPolicy;
-use crate::state::{self, PartitionState};
+use crate::state::{self, Import, ImportHead, PartitionState};
 use crate::worker::{Local, Slot};
 use crate::{LogLevel, OpenError, PartitionSpec, UpgradeError};
 
@@ -21,19 +21,29 @@ pub(super) struct Swap {
     done: oneshot::Sender<Result<(), UpgradeError>>,
 }
 
-enum Next {
+pub(super) enum Next {
     /// It is ready.
     Ready(Rc<Version>),
     /// It comes with a new ownership. Opening the state for it fences the old one, so that may only happen
     /// when no command runs.
     NewEpoch(Box<PartitionSpec>, EgressPolicy),
+    /// What runs stays; its state is replaced.
+    Import(Box<dyn Import>, ImportHead),
+}
+
+impl Swap {
+    /// A change, and what tells how it went.
+    pub(super) fn new(next: Next) -> (Self, oneshot::Receiver<Result<(), UpgradeError>>) {
+        let (done, result) = oneshot::channel();
+        (Self { next, done }, result)
+    }
 }
 
 /// No query of a partition runs as long as this lives; those that come wait.
-struct QueriesHalted<'a>(&'a Rc<Partition>);
+pub(super) struct QueriesHalted<'a>(&'a Rc<Partition>);
 
 impl<'a> QueriesHalted<'a> {
-    async fn begin(partition: &'a Rc<Partition>) -> Self {
+    pub(super) async fn begin(partition: &'a Rc<Partition>) -> Self {
         partition.queries.halt();
         let halted = Self(partition);
         partition.queries.left().await;
@@ -72,15 +82,15 @@ pub(crate) async fn upgrade(spec: PartitionSpec) -> Result<(), UpgradeError> {
     } else {
         Next::NewEpoch(Box::new(spec), egress)
     };
-    let (done, result) = oneshot::channel();
-    partition.commands.push_front(Work::Swap(Box::new(Swap { next, done })));
+    let (swap, result) = Swap::new(next);
+    partition.commands.push_front(Work::Swap(Box::new(swap)));
     partition.run_lane(|partition| &partition.commands);
     let stopped = UpgradeError::NotServing { id, state: "stopping".to_owned() };
     result.await.unwrap_or(Err(stopped))
 }
 
 impl Partition {
-    fn check_ready(&self) -> Result<(), UpgradeError> {
+    pub(super) fn check_ready(&self) -> Result<(), UpgradeError> {
         match self.observed.state() {
             ReplicaState::Ready => Ok(()),
             state => {
@@ -113,11 +123,12 @@ impl Partition {
         match next {
             Next::Ready(version) => self.install(version),
             Next::NewEpoch(spec, egress) => self.take_over(*spec, egress).await?,
+            Next::Import(import, head) => self.take_over_import(import, head).await?,
         }
         self.check_ready()
     }
 
-    fn install(&self, version: Rc<Version>) {
+    pub(super) fn install(&self, version: Rc<Version>) {
         let (epoch, generation) = (version.spec.epoch, version.spec.generation);
         self.observed.set_version(epoch, generation, version.spec.resources.mailbox, &version.memory);
         self.cpu.set_rate(self.host.config.cpu_rate(version.spec.resources.cpu));

@@ -62,6 +62,13 @@ pub struct Exchange {
     pub response: StoredResponse,
 }
 
+impl Idempotency {
+    /// What it counts in the window.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.key.as_str().len() + self.response.bytes()) as u64
+    }
+}
+
 /// A response as it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredResponse {

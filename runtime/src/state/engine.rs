@@ -11,6 +11,7 @@ use hvm_types::{ByteSize, Epoch, Meter, ReplicaId, Sequence};
 use tokio::sync::oneshot;
 
 use super::{CommitError, CommitRecord, HistoryPage, IdempotencyKey, OpenError, ReadError, StoredAnswer};
+use super::{Import, ImportError, Scan};
 
 /// The state of all partitions of one host. Opening and removing block on the disk; call them off the
 /// request path.
@@ -29,6 +30,20 @@ pub trait StateEngine: Send + Sync {
     /// # Errors
     /// Where the state can't be read.
     fn partitions(&self) -> Result<Vec<PartitionInfo>, ReadError>;
+
+    /// Everything that was committed to a partition until now, whoever has it open; `None` where it does not
+    /// exist.
+    ///
+    /// # Errors
+    /// Where the state can't be read.
+    fn scan(&self, id: &ReplicaId) -> Result<Option<Box<dyn Scan>>, ReadError>;
+
+    /// Begins to make a partition of what comes from elsewhere, for the owner with this epoch. Where the
+    /// partition has records, only with `replace`.
+    ///
+    /// # Errors
+    /// See [`ImportError`]; nothing was changed then.
+    fn import(&self, id: &ReplicaId, epoch: Epoch, replace: bool) -> Result<Box<dyn Import>, ImportError>;
 
     /// Removes a partition and all its state. When this returns, a later `open` starts it empty; the space
     /// comes back in the background. Removing what does not exist is no error.

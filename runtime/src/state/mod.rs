@@ -1,7 +1,8 @@
 //! Durable state of partitions: what a command changed, committed as one record before anybody hears of it.
 //!
 //! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface; [`LocalEngine`] keeps the state on
-//! this host's disk. Every engine must pass the suite `tests/state_engine/conformance.rs`. The rules that all
+//! this host's disk. [`Scan`] reads all of a partition, [`Import`]
+//! makes one of what comes from elsewhere, [`file`] is the form in which it travels. Every engine must pass the suite `tests/state_engine/conformance.rs`. The rules that all
 //! engines keep:
 //!
 //! - A commit is one record: writes, answer and meter together, durable before its future resolves.
@@ -17,9 +18,12 @@
 mod answer;
 mod engine;
 mod error;
+pub mod file;
 mod history;
+mod import;
 mod local;
 mod record;
+mod scan;
 mod shared;
 
 pub use answer::{Exchange, Idempotency, IdempotencyKey, IdempotencyWindow, InvalidIdempotencyKey};
@@ -28,6 +32,8 @@ pub use engine::{CommitFuture, CommitReply, KeyPage, MAX_PAGE_KEYS};
 pub use engine::{PartitionInfo, PartitionState, Snapshot, StateEngine};
 pub use error::{CommitError, OpenError, ReadError, StartError};
 pub use history::{HistoryPage, HistoryWindow, KeptRecord, MAX_PAGE_RECORDS, Retention};
+pub use import::{Import, ImportError, ImportHead};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
+pub use scan::{AnswerPage, EntryPage, Scan, ScanHead, WindowAnswer};
 pub use shared::{S3Config, SharedConfig, SharedEngine, SharedStore};

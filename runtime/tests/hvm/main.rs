@@ -10,6 +10,7 @@ mod deterministic;
 mod fault;
 mod greed;
 mod idempotency;
+mod import;
 mod isolation;
 mod life;
 mod limit;

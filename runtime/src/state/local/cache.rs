@@ -340,7 +340,7 @@ impl Cache {
         let head = read_head(&view, cell.number)?.ok_or_else(lost)?;
         let prefix = cell.number.everything();
         let mut entries = Entries::new();
-        for entry in view.entries(&prefix) {
+        for entry in view.entries(&prefix, None) {
             let (key, value) = entry?;
             let key = Bytes::copy_from_slice(&key[prefix.key.len()..]);
             entries.insert(key, Bytes::copy_from_slice(&value));

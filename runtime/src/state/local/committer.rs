@@ -13,6 +13,7 @@ use super::acknowledged::{Acknowledged, Count};
 use super::batch::Batch;
 use super::directory::Directory;
 use super::failure::{Failure, Setback};
+use super::import::{ImportOutcome, ImportTicket};
 use super::layout::{Chain, Number};
 use super::open::OpenPartitions;
 use super::purge::Purge;
@@ -48,6 +49,7 @@ enum Ticket {
     Commit(CommitReply, Sequence),
     Open { id: ReplicaId, newest: Box<Newest>, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { number: Option<Number>, reply: SyncSender<Result<(), CommitError>> },
+    Import(ImportTicket),
 }
 
 impl Committer {
@@ -88,7 +90,7 @@ impl Committer {
                     bytes += commit.bytes;
                     records += 1;
                 }
-                Job::Open { .. } | Job::Remove { .. } => {}
+                Job::Open { .. } | Job::Remove { .. } | Job::Import(_) => {}
             }
             jobs.push(job);
             let open = bytes < BATCH_BYTES && jobs.len() < BATCH_JOBS;
@@ -223,6 +225,13 @@ impl Committer {
                 }
                 drop(reply.send(Ok(())));
             }
+            Ticket::Import(ticket) => {
+                if let ImportOutcome::Ended(Some(number)) = ticket.outcome {
+                    self.open.removed(number);
+                    self.purges.push_back(Purge::new(number));
+                }
+                ticket.accept();
+            }
         }
     }
 }
@@ -254,6 +263,7 @@ fn stage_job(stage: &mut Stage<'_>, job: Job, next_number: &mut u64) -> Option<T
                 None
             }
         },
+        Job::Import(job) => stage.import(*job, next_number).map(Ticket::Import),
         Job::Stop => None,
     }
 }
@@ -263,6 +273,7 @@ fn refuse(job: Job, refusal: &CommitError) {
         Job::Commit(job) => job.reply.send(Err(refusal.clone())),
         Job::Open { id, reply, .. } => drop(reply.send(Err(open_error(id, refusal)))),
         Job::Remove { reply, .. } => drop(reply.send(Err(refusal.clone()))),
+        Job::Import(job) => job.refuse(refusal),
         Job::Stop => {}
     }
 }
@@ -272,6 +283,7 @@ fn deny(ticket: Ticket, refusal: &CommitError) {
         Ticket::Commit(reply, _) => reply.send(Err(refusal.clone())),
         Ticket::Open { id, reply, .. } => drop(reply.send(Err(open_error(id, refusal)))),
         Ticket::Remove { reply, .. } => drop(reply.send(Err(refusal.clone()))),
+        Ticket::Import(ticket) => ticket.deny(refusal),
     }
 }
 

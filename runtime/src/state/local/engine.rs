@@ -13,15 +13,18 @@ use super::codec::unseal;
 use super::committer::Committer;
 use super::config::LocalConfig;
 use super::directory::Directory;
+use super::import::LocalImport;
 use super::layout::{self, Chain, Number};
 use super::open::OpenPartitions;
 use super::partition::LocalPartition;
 use super::purge::Purge;
+use super::scan::LocalScan;
 use super::shared::{Job, Shared};
 use super::stage::{corrupt, read_head};
 use super::store::{Store, View};
 use crate::state::{
-    CommitError, OpenError, PartitionInfo, PartitionState, ReadError, StartError, StateEngine,
+    CommitError, Import, ImportError, OpenError, PartitionInfo, PartitionState, ReadError, Scan, StartError,
+    StateEngine,
 };
 
 /// The state of all partitions of this host, in one directory of its disk. Dropping it waits for the records
@@ -132,6 +135,15 @@ impl StateEngine for LocalEngine {
         }
         partitions.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(partitions)
+    }
+
+    fn scan(&self, id: &ReplicaId) -> Result<Option<Box<dyn Scan>>, ReadError> {
+        let scan = LocalScan::new(self.shared.view()?, id)?;
+        Ok(scan.map(|scan| Box::new(scan) as Box<dyn Scan>))
+    }
+
+    fn import(&self, id: &ReplicaId, epoch: Epoch, replace: bool) -> Result<Box<dyn Import>, ImportError> {
+        Ok(Box::new(LocalImport::begin(&self.shared, id, epoch, replace)?))
     }
 
     fn remove(&self, id: &ReplicaId) -> Result<(), CommitError> {

@@ -66,6 +66,16 @@ impl Number {
         Place { space: self.space(), key: self.0.to_be_bytes().to_vec() }
     }
 
+    /// All keys of all buckets, as a prefix; then follow length and name of a bucket.
+    pub(super) fn data(self) -> Place {
+        self.place(DATA, &[])
+    }
+
+    /// All answers, as a prefix.
+    pub(super) fn answers(self) -> Place {
+        self.place(ANSWER, &[])
+    }
+
     /// All keys of a bucket, as a prefix.
     pub(super) fn bucket(self, bucket: &str) -> Place {
         let length = u8::try_from(bucket.len()).expect("names of buckets are bounded by the caller");

@@ -8,6 +8,7 @@ use hvm_types::{Epoch, ReplicaId, Sequence};
 use tokio::sync::Notify;
 
 use super::config::LocalConfig;
+use super::import::ImportJob;
 use super::layout::{Head, Number};
 use super::store::View;
 use crate::state::{CommitError, CommitRecord, CommitReply, OpenError, ReadError};
@@ -17,6 +18,7 @@ pub(in crate::state) enum Job {
     Commit(Box<CommitJob>),
     Open { id: ReplicaId, epoch: Epoch, reply: SyncSender<Result<Arc<Cell>, OpenError>> },
     Remove { id: ReplicaId, reply: SyncSender<Result<(), CommitError>> },
+    Import(Box<ImportJob>),
     Stop,
 }
 
@@ -176,6 +178,6 @@ impl Shared {
 fn reply_of(job: Job) -> Option<CommitReply> {
     match job {
         Job::Commit(job) => Some(job.reply),
-        Job::Open { .. } | Job::Remove { .. } | Job::Stop => None,
+        Job::Open { .. } | Job::Remove { .. } | Job::Import(_) | Job::Stop => None,
     }
 }

@@ -12,7 +12,7 @@ use super::kept;
 use super::layout::{self, AnswerEntry, Answers, Head, Number, OrderEntry, Past, Place};
 use super::open::OpenPartitions;
 use super::store::View;
-use super::window::{Kept, answer_bytes};
+use super::window::Kept;
 use crate::state::{CommitError, CommitRecord, Idempotency, IdempotencyWindow, OpenError, ReadError};
 
 /// The batch in the making.
@@ -43,7 +43,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn size(&self, place: &Place) -> Result<Option<u64>, ReadError> {
+    pub(super) fn size(&self, place: &Place) -> Result<Option<u64>, ReadError> {
         match self.batch.writes.get(place) {
             Some(value) => Ok(value.as_ref().map(|value| value.len() as u64)),
             None => self.view.size(place),
@@ -51,7 +51,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The newest of a partition as it is at this point of the batch.
-    fn newest(&self, number: Number) -> Result<Option<Newest>, ReadError> {
+    pub(super) fn newest(&self, number: Number) -> Result<Option<Newest>, ReadError> {
         if let Some(newest) = self.batch.newest.get(&number) {
             return Ok(newest.clone());
         }
@@ -195,14 +195,9 @@ impl<'a> Stage<'a> {
     }
 
     fn add_answer(&mut self, head: &mut Head, idempotency: &Idempotency, unix_millis: u64) {
-        let Idempotency { key, request, response } = idempotency;
-        let entry = AnswerEntry {
-            sequence: head.sequence,
-            request: *request.as_bytes(),
-            status: response.status,
-            headers: response.headers.iter().map(|(name, value)| (name.clone(), value.to_vec())).collect(),
-        };
-        let bytes = answer_bytes(idempotency);
+        let Idempotency { key, response, .. } = idempotency;
+        let entry = answer_entry(idempotency, head.sequence);
+        let bytes = idempotency.bytes();
         let order = OrderEntry { key: key.as_str().to_owned(), bytes, unix_millis };
         self.batch.writes.insert(head.number.answer(key.as_str()), Some(seal(&entry, &response.body)));
         self.batch.writes.insert(head.number.order(head.answers.next), Some(seal(&order, &[])));
@@ -226,6 +221,13 @@ impl<'a> Stage<'a> {
 pub(super) fn read_newest(view: &View, number: Number) -> Result<Option<Newest>, ReadError> {
     let Some(head) = read_head(view, number)? else { return Ok(None) };
     Ok(Some(Newest { head, past: read_past(view, number)? }))
+}
+
+/// What is stored of the answer of the record with this sequence, beside its body.
+pub(super) fn answer_entry(idempotency: &Idempotency, sequence: Sequence) -> AnswerEntry {
+    let Idempotency { request, response, .. } = idempotency;
+    let headers = response.headers.iter().map(|(name, value)| (name.clone(), value.to_vec())).collect();
+    AnswerEntry { sequence, request: *request.as_bytes(), status: response.status, headers }
 }
 
 /// The head of a partition, if it exists.

@@ -199,29 +199,33 @@ impl View {
         prefix: &Place,
         after: Option<&[u8]>,
     ) -> impl Iterator<Item = Result<fjall::Slice, ReadError>> + use<> {
-        let space = self.spaces.get(prefix);
         let start = prefix.key.clone();
-        let items = match after {
-            Some(after) => {
-                let from = [after, &[0]].concat();
-                self.snapshot.range(space, from.max(start.clone())..)
-            }
-            None => self.snapshot.range(space, start.clone()..),
-        };
-        items
+        self.items(prefix, after)
             .map(|item| item.key().map_err(read_error))
             .take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&start)))
     }
-}
 
-impl View {
-    /// All keys that start with the prefix, with their values.
+    /// The same with their values.
     pub(super) fn entries(
         &self,
         prefix: &Place,
+        after: Option<&[u8]>,
     ) -> impl Iterator<Item = Result<(fjall::Slice, fjall::Slice), ReadError>> + use<> {
-        let items = self.snapshot.prefix(self.spaces.get(prefix), &prefix.key);
-        items.map(|item| item.into_inner().map_err(read_error))
+        let start = prefix.key.clone();
+        self.items(prefix, after)
+            .map(|item| item.into_inner().map_err(read_error))
+            .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&start)))
+    }
+
+    fn items(&self, prefix: &Place, after: Option<&[u8]>) -> fjall::Iter {
+        let space = self.spaces.get(prefix);
+        match after {
+            Some(after) => {
+                let from = [after, &[0]].concat();
+                self.snapshot.range(space, from.max(prefix.key.clone())..)
+            }
+            None => self.snapshot.range(space, prefix.key.clone()..),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ impl Stage<'_> {
         added: Option<&Idempotency>,
     ) -> Result<(Vec<String>, Answers), CommitError> {
         let age = u64::try_from(window.age.as_millis()).unwrap_or(u64::MAX);
-        let (added_count, added_bytes) = (u64::from(added.is_some()), added.map_or(0, answer_bytes));
+        let (added_count, added_bytes) = (u64::from(added.is_some()), added.map_or(0, Idempotency::bytes));
         let over = |answers: &Answers| {
             answers.next - answers.first + added_count > window.answers
                 || answers.bytes + added_bytes > window.bytes.0
@@ -116,9 +116,4 @@ impl Stage<'_> {
         }
         Ok(())
     }
-}
-
-/// What an answer counts in its window.
-pub(super) fn answer_bytes(idempotency: &Idempotency) -> u64 {
-    (idempotency.key.as_str().len() + idempotency.response.bytes()) as u64
 }

@@ -12,9 +12,10 @@ use super::config::SharedConfig;
 use super::core::{Asked, Core, Inbox, Settings, Want, Work};
 use super::objects::{Objects, Patience};
 use super::surroundings::System;
-use crate::state::local::{Cache, CommitJob, Job, LocalPartition, Shared};
+use crate::state::local::{Cache, CommitJob, Job, LocalPartition, LocalScan, Shared};
 use crate::state::{
-    CommitError, OpenError, PartitionInfo, PartitionState, ReadError, StartError, StateEngine,
+    CommitError, Import, ImportError, OpenError, PartitionInfo, PartitionState, ReadError, Scan, StartError,
+    StateEngine,
 };
 
 /// Most bytes of records in one segment, unless one alone is larger.
@@ -99,6 +100,11 @@ fn receive(jobs: &Receiver<Job>, queue: &Shared) -> Option<Work<AtHand>> {
             let answer = Box::new(move |result| drop(reply.send(result)));
             Work::Take(Asked { id, want: Want::Remove(answer) })
         }
+        // The engine refuses imports before they are sent.
+        Job::Import(job) => {
+            job.refuse(&CommitError::stopped());
+            return receive(jobs, queue);
+        }
         Job::Stop => Work::Stop,
     })
 }
@@ -119,6 +125,23 @@ impl StateEngine for SharedEngine {
         }
         self.notify.notify_one();
         answer.recv().unwrap_or(Err(stopped))
+    }
+
+    fn scan(&self, id: &ReplicaId) -> Result<Option<Box<dyn Scan>>, ReadError> {
+        if let Some(scan) = LocalScan::of_newest(&self.shared, id)? {
+            return Ok(Some(Box::new(scan)));
+        }
+        if self.partitions()?.iter().any(|partition| partition.id == *id) {
+            let reason = format!("{id} is not open on this host; ask its owner");
+            return Err(ReadError::Unavailable { reason });
+        }
+        Ok(None)
+    }
+
+    /// Refused: shared state takes partitions over from hosts, and from no file yet.
+    fn import(&self, id: &ReplicaId, _epoch: Epoch, _replace: bool) -> Result<Box<dyn Import>, ImportError> {
+        let reason = "shared state can't be imported; import it where state is on the host's disk".to_owned();
+        Err(ImportError::Unavailable { id: id.clone(), reason })
     }
 
     fn remove(&self, id: &ReplicaId) -> Result<(), CommitError> {
