@@ -3,14 +3,14 @@
 
 use crate::{
     component, deployment_file, image_documents, image_tar, interruptible, manifest, routing, signature,
-    state,
+    state, state_file,
 };
 
 /// Panics where a property does not hold of these bytes.
 pub type Check = fn(&[u8]);
 
 /// Every check by its name.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("component", component::check),
     ("deployment_file", deployment_file::check),
     ("image_documents", image_documents::check),
@@ -19,6 +19,7 @@ pub const CHECKS: [(&str, Check); 10] = [
     ("manifest", manifest::check),
     ("routing", routing::check),
     ("signature", signature::check),
+    ("state_file", state_file::check),
     ("state_journal", state::check_journal),
     ("state_records", state::check_records),
 ];

@@ -17,5 +17,6 @@ mod manifest;
 mod routing;
 mod signature;
 mod state;
+mod state_file;
 
 pub use check::{CHECKS, Check, check_named};

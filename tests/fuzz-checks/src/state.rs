@@ -15,6 +15,24 @@ use self::codec::{seal, unseal};
 use self::journal::{Expected, Walk};
 use self::layout::{AnswerEntry, Chain, Head, OrderEntry};
 
+pub(crate) use self::answer::{Idempotency, StoredResponse};
+pub(crate) use self::error::{CommitError, ReadError};
+pub(crate) use self::record::{MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES};
+pub(crate) use self::scan::{ScanHead, WindowAnswer};
+
+#[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
+#[path = "../../../runtime/src/state/answer.rs"]
+mod answer;
+#[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
+#[path = "../../../runtime/src/state/error.rs"]
+mod error;
+#[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
+#[path = "../../../runtime/src/state/record.rs"]
+mod record;
+#[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
+#[path = "../../../runtime/src/state/scan.rs"]
+mod scan;
+
 #[allow(dead_code, reason = "the runtime uses the rest")]
 #[path = "../../../runtime/src/state/local/acknowledged.rs"]
 mod acknowledged;
@@ -157,21 +175,21 @@ fn is_a_run_of(bytes: &[u8], batches: &[Vec<u8>], count: u64) {
 }
 
 /// The fuzzer's bytes, taken piece by piece; zeros when they are used up.
-struct Input<'a>(&'a [u8]);
+pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         let Some((byte, rest)) = self.0.split_first() else { return 0 };
         self.0 = rest;
         *byte
     }
 
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         u64::from_le_bytes([(); 8].map(|()| self.byte()))
     }
 
     /// Some bytes, up to 255.
-    fn some(&mut self) -> &'a [u8] {
+    pub(crate) fn some(&mut self) -> &'a [u8] {
         let length = usize::from(self.byte()).min(self.0.len());
         let (taken, rest) = self.0.split_at(length);
         self.0 = rest;
@@ -184,7 +202,7 @@ impl<'a> Input<'a> {
     }
 
     /// A copy with up to three changes, of the kinds that disks and crashes make.
-    fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..self.byte() % 4 {
             let (a, b) = (self.position(bytes.len()), self.position(bytes.len()));

@@ -77,6 +77,7 @@ fn statements_of_the_corpus_release_only_their_image() {
 
 #[test]
 fn no_damage_of_the_corpus_is_taken_for_state() {
+    corpus_holds_for("state_file");
     corpus_holds_for("state_journal");
     corpus_holds_for("state_records");
 }
