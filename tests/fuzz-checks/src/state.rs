@@ -15,9 +15,10 @@ use self::codec::{seal, unseal};
 use self::journal::{Expected, Walk};
 use self::layout::{AnswerEntry, Chain, Head, OrderEntry};
 
-pub(crate) use self::answer::{Idempotency, StoredResponse};
+pub(crate) use self::answer::{Exchange, Idempotency, IdempotencyKey, IdempotencyWindow, StoredResponse};
 pub(crate) use self::error::{CommitError, ReadError};
-pub(crate) use self::record::{MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES};
+pub(crate) use self::history::Retention;
+pub(crate) use self::record::{MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
 pub(crate) use self::scan::{ScanHead, WindowAnswer};
 
 #[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
@@ -26,6 +27,9 @@ mod answer;
 #[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
 #[path = "../../../runtime/src/state/error.rs"]
 mod error;
+#[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
+#[path = "../../../runtime/src/state/history.rs"]
+mod history;
 #[allow(dead_code, unreachable_pub, reason = "the runtime uses the rest, and exports it")]
 #[path = "../../../runtime/src/state/record.rs"]
 mod record;

@@ -104,7 +104,7 @@ fn with_right_checksums(mut input: Input<'_>) -> Vec<u8> {
         optional: u64::from(input.byte()),
     };
     let text = header(counts.stored, counts.answers, 300).to_text();
-    let own = input.byte() % 8 == 0;
+    let own = input.byte().is_multiple_of(8);
     blocks.block(HEADER, if own { input.some() } else { text.as_bytes() }).expect("memory takes it");
     for _ in 0..input.byte() % 6 {
         let kind = match input.byte() % 8 {
