@@ -25,6 +25,9 @@ const AT_ONCE: usize = 16;
 /// How often a claim is tried against others that are made at the same time.
 const CLAIM_TRIES: usize = 16;
 
+/// How often a log is fenced again because its writer had collected the number meanwhile.
+const FENCE_TRIES: usize = 16;
+
 /// Why a partition was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TakeError {
@@ -280,7 +283,7 @@ impl<M: Material> Core<M> {
             Body::Fence(claims.iter().map(fence).collect())
         };
         let wanted: BTreeSet<Nonce> = claims.iter().map(|(_, claim)| claim.name).collect();
-        loop {
+        for _ in 0..FENCE_TRIES {
             let upto = end_claims(&self.objects, log, body.clone()).await?;
             let reading = read_log(&self.objects, log, Some(upto), &wanted).await?;
             // Else its writer may have been there before, and deleted what it wrote: then the number was free
@@ -293,5 +296,7 @@ impl<M: Material> Core<M> {
                 return Ok((upto, reading));
             }
         }
+        let (path, reason) = (log.segments().to_string(), "its writer collects all the time".to_owned());
+        Err(ObjectError::Unavailable { action: "end claims in", path, reason })
     }
 }

@@ -80,7 +80,9 @@ pub(super) fn run(seed: u64, faults: Faults) -> Outcome {
     });
     let story = Rc::clone(&simulation).story();
     simulation.executor.spawn(OUTSIDE, story);
-    simulation.executor.run(&simulation.world);
+    if !simulation.executor.run(&simulation.world) {
+        simulation.history.damage(&partition(0), "the run does not end");
+    }
     let (commits, openings) = simulation.history.counts();
     Outcome {
         broken: simulation.history.broken(),

@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 use crate::state::shared::names::Nonce;
 use crate::state::shared::surroundings::Surroundings;
 
+/// Steps after which a run is taken for endless; an ordinary one has some thousands.
+const STEPS_MAX: usize = 1_000_000;
+
 type Event = Box<dyn FnOnce() + Send>;
 
 /// The clock, the chance and what is to happen.
@@ -167,9 +170,9 @@ impl Executor {
         self.0.borrow_mut().frozen.remove(&process);
     }
 
-    /// Runs until nothing can happen any more.
-    pub(super) fn run(&self, world: &World) {
-        loop {
+    /// Runs until nothing can happen any more. `false` when that does not come.
+    pub(super) fn run(&self, world: &World) -> bool {
+        for _ in 0..STEPS_MAX {
             let (ended, mut task) = {
                 let mut inside = self.0.borrow_mut();
                 let Tasks { tasks, spawned, dead, frozen } = &mut *inside;
@@ -195,9 +198,10 @@ impl Executor {
                     }
                 }
                 None if world.advance() => continue,
-                None => return,
+                None => return true,
             }
             self.0.borrow_mut().tasks.extend(task);
         }
+        false
     }
 }
