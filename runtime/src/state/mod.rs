@@ -1,9 +1,9 @@
 //! Durable state of partitions: what a command changed, committed as one record before anybody hears of it.
 //!
 //! [`StateEngine`], [`PartitionState`] and [`Snapshot`] are the interface; [`LocalEngine`] keeps the state on
-//! this host's disk. [`Scan`] reads all of a partition, [`Import`]
-//! makes one of what comes from elsewhere, [`file`] is the form in which it travels. Every engine must pass the suite `tests/state_engine/conformance.rs`. The rules that all
-//! engines keep:
+//! this host's disk, [`SharedEngine`] in an object store. [`Scan`] reads all of a partition, [`Import`] makes one of
+//! what comes from elsewhere, [`mod@file`] is the form in which it travels. Every engine must pass the suite
+//! `tests/state_engine/conformance.rs`. The rules that all engines keep:
 //!
 //! - A commit is one record: writes, answer and meter together, durable before its future resolves.
 //! - Per partition, records strictly grow in (epoch, sequence). A handle of an older epoch never commits.

@@ -6,7 +6,7 @@ use super::{FileImportError, FilePart, FileReader, FileSummary};
 use crate::state::{Import, ImportHead, ScanHead};
 
 /// Reads a file to its end into an import, which the caller then finishes with
-/// `&summary.header.head` as [`ImportHead`](crate::state::ImportHead).
+/// `&summary.header.head` as [`ImportHead`].
 ///
 /// # Errors
 /// See [`FileImportError`]; the import is to be dropped then.

@@ -6,8 +6,8 @@
 //! end has counts and a digest of everything before it, so that a file that was cut is never taken for whole.
 //! Decision record 0013 describes every byte.
 //!
-//! [`export`] writes what an engine holds, [`import`] makes a partition of a file, [`verify`] reads a file and
-//! [`check`] a live partition. Files come from outside: whatever a reader is told of lengths is bounded here.
+//! [`export()`] writes what an engine holds, [`import()`] makes a partition of a file, [`verify`] reads a file and
+//! [`check()`] a live partition. Files come from outside: whatever a reader is told of lengths is bounded here.
 
 mod block;
 mod check;

@@ -2,7 +2,7 @@
 //! start. Records are checked and staged as in the local engine, but written in two steps: what a batch changes
 //! is handed out first, and applied when it is durable where the truth is.
 //!
-//! The entries that are handed out and taken in are the keys of the [`layout`](super::layout) without the
+//! The entries that are handed out and taken in are the keys of the [`layout`] without the
 //! partition's number, because that differs from host to host.
 
 use std::collections::{BTreeMap, HashMap};
