@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::observed::Observed;
 
 /// How often somebody hears of instances that come and go: a partition with an instance for each request wakes and
-/// hibernates thousands of times a second, and telling it each time cost a fifth of its processor time.
+/// hibernates thousands of times a second. Told each time, the switches of who listens took 15 % of all processor
+/// time.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The partitions that changed. Each is in it at most once, and none before somebody asks for changes.
