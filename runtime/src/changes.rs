@@ -115,7 +115,7 @@ impl fmt::Debug for StateChanges {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::task::{Context, Waker};
+    use std::task::{Context, Poll, Waker};
 
     use hvm_types::{Epoch, Generation, Meter};
 
@@ -147,8 +147,15 @@ mod tests {
         observed.set_state(ReplicaState::Ready);
         assert_eq!(changes.next().await, [(id.clone(), ReplicaState::Ready)]);
         changes.not_before = Instant::now();
-        assert!(is_pending(&mut changes), "nothing changed");
+        let mut sleeping = pin!(changes.next());
+        let mut context = Context::from_waker(Waker::noop());
+        while !list.sleeps.load(SeqCst) {
+            assert!(sleeping.as_mut().poll(&mut context).is_pending(), "nothing changed");
+            // The timer of the pause runs out between two polls.
+            tokio::task::yield_now().await;
+        }
         observed.instance_went();
-        assert_eq!(changes.next().await, [(id, ReplicaState::Hibernated)], "the pause was over");
+        let told = sleeping.poll(&mut context);
+        assert_eq!(told, Poll::Ready(vec![(id, ReplicaState::Hibernated)]), "who sleeps is woken");
     }
 }

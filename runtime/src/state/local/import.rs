@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hvm_types::{ByteSize, Epoch, ReplicaId, Sequence};
 
 use super::codec::seal;
-use super::layout::{self, Answers, Head, Number, OrderEntry, Past, Place};
+use super::layout::{self, Head, Number, OrderEntry, Past, Place};
 use super::shared::{Job, Shared};
 use super::stage::{Newest, Stage, answer_entry};
 use crate::state::{
@@ -106,7 +106,7 @@ impl LocalImport {
         epoch: Epoch,
         replace: bool,
     ) -> Result<Self, ImportError> {
-        let head = empty_head(Number(0), epoch);
+        let head = Head::empty(Number(0), epoch);
         let mut this = Self {
             shared: Arc::clone(shared),
             id: id.clone(),
@@ -222,19 +222,6 @@ impl Drop for LocalImport {
     }
 }
 
-fn empty_head(number: Number, epoch: Epoch) -> Head {
-    Head {
-        number,
-        epoch,
-        sequence: Sequence(0),
-        stored: 0,
-        request: None,
-        unix_millis: 0,
-        meter: hvm_types::Meter::default(),
-        answers: Answers::default(),
-    }
-}
-
 impl Stage<'_> {
     /// Adds a step of an import. What is refused is answered at once.
     pub(super) fn import(&mut self, job: ImportJob, next: &mut u64) -> Option<ImportTicket> {
@@ -245,10 +232,10 @@ impl Stage<'_> {
                 .map(|_| (self.begin_import(epoch, next), ImportOutcome::GoesOn)),
             ImportStep::Write { number, writes, has_answers } => self
                 .write_import(&id, writes, has_answers)
-                .map(|()| (empty_head(number, epoch), ImportOutcome::GoesOn)),
+                .map(|()| (Head::empty(number, epoch), ImportOutcome::GoesOn)),
             ImportStep::Finish { head } => self.finish_import(&id, replace, *head),
             ImportStep::Abandon { number } => {
-                Ok((empty_head(number, epoch), ImportOutcome::Ended(Some(number))))
+                Ok((Head::empty(number, epoch), ImportOutcome::Ended(Some(number))))
             }
         };
         match staged {
@@ -280,7 +267,7 @@ impl Stage<'_> {
         *next += 1;
         self.batch.writes.insert(layout::next_number(), Some(seal(&Number(*next), &[])));
         self.batch.writes.insert(number.purge(), Some(Vec::new()));
-        empty_head(number, epoch)
+        Head::empty(number, epoch)
     }
 
     fn write_import(

@@ -165,6 +165,22 @@ pub(super) struct Head {
     pub(super) answers: Answers,
 }
 
+impl Head {
+    /// No record was ever committed.
+    pub(super) fn empty(number: Number, epoch: Epoch) -> Self {
+        Self {
+            number,
+            epoch,
+            sequence: Sequence(0),
+            stored: 0,
+            request: None,
+            unix_millis: 0,
+            meter: Meter::default(),
+            answers: Answers::default(),
+        }
+    }
+}
+
 /// The window of stored answers: those with ordinals `first..next`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answers {

@@ -83,24 +83,14 @@ impl OpenPartitions {
 
 #[cfg(test)]
 mod tests {
-    use hvm_types::{Epoch, Meter, Sequence};
+    use hvm_types::Epoch;
 
-    use super::super::layout::{Answers, Head, Past};
+    use super::super::layout::{Head, Past};
     use super::*;
 
     fn newest(number: u64, epoch: u64) -> Newest {
         let number = Number(number);
-        let head = Head {
-            number,
-            epoch: Epoch(epoch),
-            sequence: Sequence(0),
-            stored: 0,
-            request: None,
-            unix_millis: 0,
-            meter: Meter::default(),
-            answers: Answers::default(),
-        };
-        Newest { head, past: Past::none(number) }
+        Newest { head: Head::empty(number, Epoch(epoch)), past: Past::none(number) }
     }
 
     #[test]

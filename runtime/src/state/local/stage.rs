@@ -98,17 +98,7 @@ impl<'a> Stage<'a> {
                 *next += 1;
                 self.batch.writes.insert(layout::name(id), Some(seal(&number, &[])));
                 self.batch.writes.insert(layout::next_number(), Some(seal(&Number(*next), &[])));
-                let head = Head {
-                    number,
-                    epoch,
-                    sequence: Sequence(0),
-                    stored: 0,
-                    request: None,
-                    unix_millis: 0,
-                    meter: hvm_types::Meter::default(),
-                    answers: Answers::default(),
-                };
-                Newest { head, past: Past::none(number) }
+                Newest { head: Head::empty(number, epoch), past: Past::none(number) }
             }
         };
         self.set_head(newest.head.clone(), newest.past.clone());
