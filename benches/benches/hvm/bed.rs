@@ -9,6 +9,8 @@ use std::sync::mpsc::sync_channel;
 use bytes::Bytes;
 use guests_path::Guest;
 use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hvm_benches::bare::BareInstance;
 use hvm_runtime::state::{LocalConfig, LocalEngine};
 use hvm_runtime::{Hvm, HvmConfig, Module, PartitionSpec, RequestBody};
 use hvm_types::{Grants, ReplicaId};
@@ -124,6 +126,12 @@ impl Question {
 
     pub(crate) fn check(&self, answered: StatusCode) {
         assert_eq!(answered, self.expected, "{} {}", self.method, self.uri);
+    }
+
+    /// Asks an instance of the floor and reads the whole answer.
+    pub(crate) async fn ask_bare(&self, instance: &mut BareInstance) {
+        let body: Full<Bytes> = Full::default();
+        self.check(instance.answer(self.request(body)).await.status());
     }
 
     /// Asks a partition and reads the whole answer.

@@ -15,9 +15,9 @@ use hvm_benches::SUBJECT;
 use hvm_runtime::{Hvm, PartitionSpec};
 use hvm_types::PackageName;
 
-use crate::bare::Bare;
 use crate::bed::{self, Bed, Question};
 use crate::disk;
+use hvm_benches::bare::Bare;
 
 /// An iteration takes some tenths of a second.
 const SAMPLES: usize = 10;
@@ -41,7 +41,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             let began = Instant::now();
             for _ in 0..iterations {
                 let module = bare.compile(&component);
-                executor.block_on(async { module.instantiate().await.ask(&hello).await });
+                executor.block_on(async { hello.ask_bare(&mut module.instantiate().await).await });
             }
             began.elapsed()
         });

@@ -9,8 +9,8 @@ use guests_path::Guest;
 use hvm_benches::SUBJECT;
 use hvm_runtime::PartitionSpec;
 
-use crate::bare::Bare;
 use crate::bed::{self, Bed};
+use hvm_benches::bare::Bare;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     bench_kind(criterion, "open and close a stateless replica", false);

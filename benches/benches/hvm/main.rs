@@ -1,7 +1,6 @@
 //! What the HVM costs: every measurement is a criterion group with our function, `hvm`, and beside it its floors, the
 //! same work without us. `benches/run` runs all rounds and prints the table.
 
-mod bare;
 mod bed;
 mod commit;
 mod disk;

@@ -11,10 +11,10 @@ use hvm_benches::SUBJECT;
 use hvm_runtime::{Hvm, PartitionSpec};
 use hvm_types::ReplicaId;
 
-use crate::bare::{Bare, BareInstance};
 use crate::bed::{self, Bed, Question};
 use crate::disk::RawLog;
 use crate::request;
+use hvm_benches::bare::{Bare, BareInstance};
 
 /// Partitions, each with one request at a time.
 pub(crate) const PARTITIONS: u32 = 1_000;
@@ -87,7 +87,7 @@ async fn floor_time(instance: &mut BareInstance, log: &mut RawLog, iterations: u
     let began = Instant::now();
     for _ in 0..iterations {
         for _ in 0..RECORDS {
-            instance.ask(&write).await;
+            write.ask_bare(instance).await;
         }
         log.append(RECORDS);
     }

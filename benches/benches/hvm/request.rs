@@ -13,9 +13,9 @@ use hvm_runtime::{Hvm, PartitionSpec};
 use hvm_types::{InstancePolicy, ReplicaId};
 use tokio::runtime::Runtime;
 
-use crate::bare::{Bare, BareInstance};
 use crate::bed::{self, Bed, Question};
 use crate::disk::RawLog;
+use hvm_benches::bare::{Bare, BareInstance};
 
 const REUSED: &str = "bare wasmtime, instance reused";
 
@@ -95,7 +95,7 @@ fn bench_fresh(group: &mut Group<'_>) {
             executor.block_on(async {
                 let began = Instant::now();
                 for _ in 0..iterations {
-                    module.instantiate().await.ask(&hello).await;
+                    hello.ask_bare(&mut module.instantiate().await).await;
                 }
                 began.elapsed()
             })
@@ -170,7 +170,7 @@ impl BareGuest {
         self.executor.block_on(async {
             let began = Instant::now();
             for _ in 0..iterations {
-                self.instance.ask(question).await;
+                question.ask_bare(&mut self.instance).await;
                 after_each();
             }
             began.elapsed()

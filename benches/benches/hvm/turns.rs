@@ -12,8 +12,8 @@ use hvm_runtime::PartitionSpec;
 use hvm_types::ReplicaId;
 use tokio::runtime::Runtime;
 
-use crate::bare::{Bare, BareInstance};
 use crate::bed::{self, Bed, Question};
+use hvm_benches::bare::{Bare, BareInstance};
 
 /// Until all instances have touched all the pages that they use: they take turns some twenty times.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -98,7 +98,7 @@ impl BareTurns {
         self.executor.block_on(async {
             let began = Instant::now();
             for _ in 0..iterations {
-                self.instances[self.next].ask(question).await;
+                question.ask_bare(&mut self.instances[self.next]).await;
                 self.next = (self.next + 1) % self.instances.len();
             }
             began.elapsed()

@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentType, Lift, TypedFunc};
 
-use crate::bare::{Bare, Host};
 use crate::bed::{self, Bed};
+use hvm_benches::bare::{Bare, Host};
 
 /// What is echoed.
 const PAYLOAD: &[u8] = b"sixteen bytes ..";
@@ -94,7 +94,7 @@ impl BareTyped {
         let bare = Bare::new(1);
         let component =
             Component::new(&bare.engine, bed::component(Guest::Typed)).expect("a sound component");
-        let mut store = Store::new(&bare.engine, Host::new());
+        let mut store = Store::new(&bare.engine, Host::default());
         let executor = bed::executor();
         let instance = executor
             .block_on(bare.linker.instantiate_async(&mut store, &component))

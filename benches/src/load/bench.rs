@@ -9,6 +9,7 @@ use super::LoadError;
 use super::contestant::{Contestant, FLOOR, HVM, Programs, contestants};
 use super::samples::{LoadSample, LoadSamples, StartSample, mebibytes, milliseconds};
 use super::wrk::Wrk;
+use crate::Stolen;
 
 /// Connections at the same time, the most first: a server that has served many is warm for few.
 pub(crate) const CONNECTIONS: [u32; 3] = [64, 32, 1];
@@ -51,9 +52,11 @@ pub fn measure(plan: &LoadPlan) -> Result<LoadSamples, LoadError> {
     check_answers(&answers)?;
     let mut samples = LoadSamples::default();
     for round in 1..=plan.rounds {
+        let before = Stolen::now();
         for contestant in &all {
             one_life(contestant, &wrk, round, plan.load, &mut samples)?;
         }
+        samples.stolen.push(before.share_since());
     }
     Ok(samples)
 }

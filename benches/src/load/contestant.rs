@@ -12,6 +12,10 @@ use super::server::{Server, free_address};
 
 /// The floor: hyper alone, which answers the same bytes.
 pub(crate) const FLOOR: &str = "bare hyper";
+/// hyper and wasmtime without us, with the settings of our engine; instances are kept.
+pub(crate) const BARE: &str = "bare hyper and wasmtime, instance reused";
+/// The same with a fresh instance for each request.
+pub(crate) const BARE_FRESH: &str = "bare hyper and wasmtime, instance per request";
 /// Ours as deployed by default.
 pub(crate) const HVM: &str = "**HVM**, instance reused";
 /// Ours with a fresh instance for each request.
@@ -74,7 +78,9 @@ pub(crate) fn contestants(programs: &Programs, work: &Path) -> Result<Vec<Contes
          pooling-table-keep-resident={KEEP_RESIDENT},pooling-pagemap-scan=y"
     );
     let mut all = vec![
-        floor(programs, work),
+        floor(FLOOR, programs, work, None),
+        floor(BARE, programs, work, Some("reused")),
+        floor(BARE_FRESH, programs, work, Some("fresh")),
         hvm(HVM, programs, work, &deployment("replicas: 2", "reuse", 64, ""), &[])?,
         hvm(HVM_FRESH, programs, work, &deployment("replicas: 2", "per-request", 64, ""), &[])?,
         wasmtime(WASMTIME, programs, work, &[]),
@@ -90,14 +96,22 @@ fn log(work: &Path, name: &str) -> PathBuf {
     work.join(format!("{}.log", plain.trim().replace(' ', "-")))
 }
 
-fn floor(programs: &Programs, work: &Path) -> Contestant {
-    let program = programs.floor.clone();
+fn floor(
+    name: &'static str,
+    programs: &Programs,
+    work: &Path,
+    instances: Option<&'static str>,
+) -> Contestant {
+    let (program, guest) = (programs.floor.clone(), programs.guest.clone());
     let make = move |address: SocketAddr| {
         let mut command = Command::new(&program);
         command.arg(address.to_string());
+        if let Some(instances) = instances {
+            command.arg(instances).arg(&guest);
+        }
         Ok(command)
     };
-    Contestant { name: FLOOR, make: Box::new(make), log: log(work, FLOOR) }
+    Contestant { name, make: Box::new(make), log: log(work, name) }
 }
 
 fn wasmtime(name: &'static str, programs: &Programs, work: &Path, flags: &[&str]) -> Contestant {

@@ -14,6 +14,8 @@ use super::wrk::Answered;
 pub struct LoadSamples {
     pub(crate) loads: Vec<LoadSample>,
     pub(crate) starts: Vec<StartSample>,
+    /// Of each round, the share of the machine's processor time that its hypervisor gave to others.
+    pub(crate) stolen: Vec<f64>,
 }
 
 /// One server under load for a while.
@@ -105,7 +107,10 @@ impl LoadSamples {
             })
         });
         let loads = self.loads.iter().map(LoadSample::json);
-        save(path, &json!({ "loads": loads.collect::<Value>(), "starts": starts.collect::<Value>() }))
+        save(
+            path,
+            &json!({ "loads": loads.collect::<Value>(), "starts": starts.collect::<Value>(), "stolen": self.stolen }),
+        )
     }
 }
 

@@ -1,11 +1,12 @@
-//! The floor of everything in a guest: the same component in wasmtime alone, on one thread, with WASI and HTTP but
-//! without mailbox, deadline, limits, meters, log or state. `wasi:keyvalue` is a map in memory.
+//! The floor of everything in a guest: the same component in wasmtime alone, with WASI and HTTP but without mailbox,
+//! deadline, limits, meters, log or state. `wasi:keyvalue` is a map in memory.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Body;
+use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use wasmtime::component::{Component, ComponentType, Linker, Lower, Resource, ResourceTable, ResourceType};
 use wasmtime::{
@@ -18,26 +19,27 @@ use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::bed::Question;
-
 /// wasmtime with the settings of the HVM's engine.
-pub(crate) struct Bare {
-    pub(crate) engine: Engine,
-    pub(crate) linker: Linker<Host>,
+pub struct Bare {
+    /// Its engine.
+    pub engine: Engine,
+    /// All that guests may import.
+    pub linker: Linker<Host>,
 }
 
 /// A component, ready to be instantiated.
-pub(crate) struct BareModule(ProxyPre<Host>);
+#[derive(Clone)]
+pub struct BareModule(ProxyPre<Host>);
 
 /// An instance and its store.
-pub(crate) struct BareInstance {
+pub struct BareInstance {
     store: Store<Host>,
     proxy: Proxy,
 }
 
 impl Bare {
     /// An engine with room for so many instances.
-    pub(crate) fn new(instances: u32) -> Self {
+    pub fn new(instances: u32) -> Self {
         let engine = Engine::new(&config(instances)).expect("the settings of the HVM");
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).expect("an empty linker");
@@ -47,7 +49,9 @@ impl Bare {
         Self { engine, linker }
     }
 
-    pub(crate) fn compile(&self, component: &[u8]) -> BareModule {
+    /// # Panics
+    /// Where the bytes are no component that handles requests.
+    pub fn compile(&self, component: &[u8]) -> BareModule {
         let component = Component::new(&self.engine, component).expect("a sound component");
         let pre = self.linker.instantiate_pre(&component).expect("everything is linked");
         BareModule(ProxyPre::new(pre).expect("it handles requests"))
@@ -90,17 +94,27 @@ fn config(instances: u32) -> Config {
 }
 
 impl BareModule {
-    pub(crate) async fn instantiate(&self) -> BareInstance {
-        let mut store = Store::new(self.0.engine(), Host::new());
+    /// A fresh instance.
+    ///
+    /// # Panics
+    /// Where the pool is full.
+    pub async fn instantiate(&self) -> BareInstance {
+        let mut store = Store::new(self.0.engine(), Host::default());
         let proxy = self.0.instantiate_async(&mut store).await.expect("the pool has room");
         BareInstance { store, proxy }
     }
 }
 
 impl BareInstance {
-    /// Asks it and reads the whole answer.
-    pub(crate) async fn ask(&mut self, question: &Question) {
-        let request: Request<Full<Bytes>> = question.request(Full::default());
+    /// Its whole answer to a request.
+    ///
+    /// # Panics
+    /// Where the guest traps or gives no answer.
+    pub async fn answer<B>(&mut self, request: Request<B>) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
         let (sender, receiver) = oneshot::channel();
         let mut http = self.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request).expect("a valid request");
@@ -108,17 +122,17 @@ impl BareInstance {
         let call = self.proxy.wasi_http_incoming_handler().call_handle(&mut self.store, request, head);
         let read = async {
             let head = receiver.await.expect("an answer");
-            let response: Response<_> = head.expect("an answer that is no error");
-            question.check(response.status());
-            response.into_body().collect().await.expect("a whole answer")
+            let (head, body): (_, WasiBody) = head.expect("an answer that is no error").into_parts();
+            Response::from_parts(head, body.collect().await.expect("a whole answer").to_bytes())
         };
-        let (called, _body) = tokio::join!(call, read);
+        let (called, answer) = tokio::join!(call, read);
         called.expect("no trap");
+        answer
     }
 }
 
 /// The host's side of an instance.
-pub(crate) struct Host {
+pub struct Host {
     table: ResourceTable,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -126,8 +140,9 @@ pub(crate) struct Host {
     state: BTreeMap<String, Vec<u8>>,
 }
 
-impl Host {
-    pub(crate) fn new() -> Self {
+impl Default for Host {
+    /// With nothing granted.
+    fn default() -> Self {
         Self {
             table: ResourceTable::new(),
             wasi: WasiCtx::builder().build(),
