@@ -4,6 +4,7 @@
 //! function [`SUBJECT`] is ours, every other one is a floor and says by its name what that floor is.
 
 pub mod bare;
+pub mod disk;
 pub mod load;
 mod results;
 mod stolen;

@@ -16,7 +16,7 @@ use hvm_runtime::{Hvm, HvmConfig, Module, PartitionSpec, RequestBody};
 use hvm_types::{Grants, ReplicaId};
 use tokio::runtime::Runtime;
 
-use crate::disk;
+use hvm_benches::disk;
 
 /// The time of commits, where the bench itself commits. No decision depends on it.
 pub(crate) const UNIX_MILLIS: u64 = 1_800_000_000_000;

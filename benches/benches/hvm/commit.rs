@@ -16,8 +16,8 @@ use hvm_runtime::state::{
 use hvm_types::{ByteSize, Epoch, Meter};
 
 use crate::bed;
-use crate::disk::{self, BareFjall, RawLog};
 use crate::many::{PARTITIONS, RECORDS};
+use hvm_benches::disk::{self, BareFjall, RawLog};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     bench_one(criterion);
@@ -60,7 +60,7 @@ fn bench_many(criterion: &mut Criterion) {
 }
 
 fn bench_log(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, records: usize) {
-    let log = LazyCell::new(|| RefCell::new(RawLog::new()));
+    let log = LazyCell::new(|| RefCell::new(RawLog::default()));
     group.bench_function(name, move |bencher| {
         let mut log = log.borrow_mut();
         bencher.iter_custom(|iterations| {
@@ -74,7 +74,7 @@ fn bench_log(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, records: usiz
 }
 
 fn bench_fjall(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, records: usize) {
-    let fjall = LazyCell::new(|| RefCell::new(BareFjall::new()));
+    let fjall = LazyCell::new(|| RefCell::new(BareFjall::default()));
     group.bench_function(name, move |bencher| {
         let mut fjall = fjall.borrow_mut();
         bencher.iter(|| fjall.commit(records));

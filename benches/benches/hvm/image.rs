@@ -16,8 +16,8 @@ use hvm_runtime::{Hvm, PartitionSpec};
 use hvm_types::PackageName;
 
 use crate::bed::{self, Bed, Question};
-use crate::disk;
 use hvm_benches::bare::Bare;
+use hvm_benches::disk;
 
 /// An iteration takes some tenths of a second.
 const SAMPLES: usize = 10;

@@ -3,7 +3,6 @@
 
 mod bed;
 mod commit;
-mod disk;
 mod image;
 mod instance;
 mod many;

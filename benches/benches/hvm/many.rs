@@ -12,9 +12,9 @@ use hvm_runtime::{Hvm, PartitionSpec};
 use hvm_types::ReplicaId;
 
 use crate::bed::{self, Bed, Question};
-use crate::disk::RawLog;
 use crate::request;
 use hvm_benches::bare::{Bare, BareInstance};
+use hvm_benches::disk::RawLog;
 
 /// Partitions, each with one request at a time.
 pub(crate) const PARTITIONS: u32 = 1_000;
@@ -35,7 +35,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let executor = bed::executor();
     let floor = LazyCell::new(|| {
         let module = Bare::new(1).compile(&bed::component(Guest::Probe));
-        RefCell::new((bed::executor().block_on(module.instantiate()), RawLog::new()))
+        RefCell::new((bed::executor().block_on(module.instantiate()), RawLog::default()))
     });
     group.bench_function("bare wasmtime, one thread + one write + fdatasync", move |bencher| {
         let (instance, log) = &mut *floor.borrow_mut();

@@ -14,8 +14,8 @@ use hvm_types::{InstancePolicy, ReplicaId};
 use tokio::runtime::Runtime;
 
 use crate::bed::{self, Bed, Question};
-use crate::disk::RawLog;
 use hvm_benches::bare::{Bare, BareInstance};
+use hvm_benches::disk::RawLog;
 
 const REUSED: &str = "bare wasmtime, instance reused";
 
@@ -63,7 +63,7 @@ pub(crate) fn bench_command(criterion: &mut Criterion) {
     group.bench_function(SUBJECT, move |bencher| {
         bencher.iter_custom(|iterations| bed.time_on_worker(&write(), iterations));
     });
-    let floor = LazyCell::new(|| RefCell::new((BareGuest::new(Guest::Probe), RawLog::new())));
+    let floor = LazyCell::new(|| RefCell::new((BareGuest::new(Guest::Probe), RawLog::default())));
     group.bench_function("bare wasmtime + one write + fdatasync", move |bencher| {
         let (guest, log) = &mut *floor.borrow_mut();
         bencher.iter_custom(|iterations| guest.time(&write(), iterations, || log.append(1)));
