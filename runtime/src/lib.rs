@@ -42,6 +42,7 @@ mod histogram;
 mod host;
 mod host_check;
 mod hvm;
+mod in_guest;
 pub mod interrupt;
 mod log;
 mod memory;

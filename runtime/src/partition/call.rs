@@ -124,7 +124,7 @@ impl Partition {
             Poll::Ready(ended) => {
                 drop(running);
                 self.observed.latency.add(took);
-                let answer = self.end_call(&doing, &version, ended, began, now);
+                let answer = self.end_call(&doing, &version, ended, now);
                 Started::Answered(answer, took)
             }
             Poll::Pending => {
@@ -166,7 +166,7 @@ impl Partition {
         let running = async { running.await.unwrap_or_else(|_| Err(broke_off())) };
         let ended = self.until(running, deadline.into(), &version, &reply).await;
         self.observed.latency.add(began.elapsed());
-        self.answer_call(&doing, &version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, &reply);
         drop(doing);
         self.work_off(|partition| &partition.queries).await;
     }
@@ -179,6 +179,7 @@ impl Partition {
         let version = self.version();
         let reply = RefCell::new(Some(reply));
         let began = Instant::now();
+        doing.in_guest.begins(began);
         let running = Box::pin(async {
             if tokio::time::Instant::from(began) >= deadline {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
@@ -189,7 +190,7 @@ impl Partition {
         });
         let ended = self.until(running, deadline, &version, &reply).await;
         self.observed.latency.add(arrived.elapsed());
-        self.answer_call(&doing, &version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, &reply);
     }
 
     /// Drops a query at its deadline, or when nobody waits for its answer any more.
@@ -242,10 +243,9 @@ impl Partition {
         progress: &Progress,
         version: &Rc<Version>,
         ended: Ended,
-        began: Instant,
         reply: &RefCell<Option<Reply>>,
     ) {
-        let answer = self.end_call(progress, version, ended, began, Instant::now());
+        let answer = self.end_call(progress, version, ended, Instant::now());
         match (reply.take(), answer) {
             (None, _) => {}
             (Some(reply), Ok(bytes)) => reply.answered(Ok(bytes)),
@@ -260,10 +260,9 @@ impl Partition {
         progress: &Progress,
         version: &Rc<Version>,
         ended: Ended,
-        began: Instant,
         now: Instant,
     ) -> Answer {
-        self.observed.meter.add_wall(now - began);
+        self.observed.meter.add_wall(progress.in_guest.time(now));
         let (answered, instance) = ended.map_err(|error| self.call_error(Some(progress), error))?;
         version.check_in(&self.host, Pool::Query, instance, now);
         match answered {

@@ -83,12 +83,12 @@ impl Partition {
             return Ok(answer);
         }
         let outcome = {
-            let began = Instant::now();
+            progress.in_guest.begins(Instant::now());
             progress.set(Step::Guest);
             let mut running = Box::pin(self.run_in_guest(progress, &version, question, deadline));
             let running = self.cpu.throttled(Some(progress), running.as_mut());
             let outcome = timeout_at(deadline, running).await;
-            self.observed.meter.add_wall(began.elapsed());
+            self.observed.meter.add_wall(progress.in_guest.time(Instant::now()));
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };
         let Outcome { instance, mut answer, effects } = outcome;

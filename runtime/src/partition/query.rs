@@ -79,6 +79,7 @@ impl Partition {
         let version = self.version();
         let asker = Asker::new(reply);
         let began = Instant::now();
+        doing.in_guest.begins(began.into_std());
         let result = {
             doing.set(Step::Guest);
             let limit = version.spec.resources.deadline.0;
@@ -98,7 +99,7 @@ impl Partition {
             }
         };
         let ended = Instant::now();
-        self.observed.meter.add_wall(ended - began);
+        self.observed.meter.add_wall(doing.in_guest.time(ended.into_std()));
         self.observed.latency.add(ended - arrived);
         match result {
             Ok(instance) => {
