@@ -273,7 +273,8 @@ pub(crate) struct CoredumpArgs {
     /// Where the dump goes: a file that is not there yet. Only its owner may read it.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Stop a guest, too, that computes when its request has taken this long, such as 2s: to see where it hangs.
+    /// Stop a guest, too, that computes when its request was in it for this long, such as 2s: to see where it hangs. What
+    /// the host let the request wait for does not count.
     #[arg(long, value_name = "TIME")]
     pub(crate) after: Option<hvm_types::Period>,
     /// Longest wait.

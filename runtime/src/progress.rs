@@ -149,6 +149,11 @@ impl Progress {
         })
     }
 
+    /// When it was asked for.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
+    }
+
     /// The trace it belongs to.
     pub(crate) const fn trace(&self) -> Option<&TraceContext> {
         self.trace.as_ref()

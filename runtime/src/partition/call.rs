@@ -147,7 +147,7 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        let running = pin!(self.call_in_guest(&progress, &version, &call, began, deadline.into()));
+        let running = pin!(self.call_in_guest(&progress, &version, &call, deadline.into()));
         self.cpu.throttled(Some(&progress), running).await
     }
 
@@ -185,7 +185,7 @@ impl Partition {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            let running = pin!(self.call_in_guest(&doing, &version, &call, began, deadline));
+            let running = pin!(self.call_in_guest(&doing, &version, &call, deadline));
             self.cpu.throttled(Some(&doing), running).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
@@ -218,14 +218,13 @@ impl Partition {
         progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
-        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, began, deadline);
+        instance.begin(access, progress, deadline);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         match (answered, &effects.broken) {
@@ -255,13 +254,7 @@ impl Partition {
     }
 
     /// Counts how a query ended, and keeps its instance where it may serve on.
-    fn end_call(
-        &self,
-        progress: &Progress,
-        version: &Rc<Version>,
-        ended: Ended,
-        now: Instant,
-    ) -> Answer {
+    fn end_call(&self, progress: &Progress, version: &Rc<Version>, ended: Ended, now: Instant) -> Answer {
         self.observed.meter.add_wall(progress.in_guest.time(now));
         let (answered, instance) = ended.map_err(|error| self.call_error(Some(progress), error))?;
         version.check_in(&self.host, Pool::Query, instance, now);

@@ -148,7 +148,7 @@ impl Partition {
     ) -> Result<Outcome, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Command, until).await?;
-        instance.begin(Access::Command, progress, Instant::now(), until);
+        instance.begin(Access::Command, progress, until);
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));

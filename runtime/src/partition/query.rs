@@ -125,7 +125,7 @@ impl Partition {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, std::time::Instant::now(), deadline);
+        instance.begin(access, progress, deadline);
         let seen = match instance.look() {
             Ok(seen) => seen,
             Err(error) => {
