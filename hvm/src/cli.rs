@@ -65,6 +65,9 @@ pub(crate) enum Command {
     ///
     /// What a host's partitions used and what stands beside `(host)` sum to what its process used. It is kept in
     /// windows of five seconds: a crash loses at most the one that is open.
+    ///
+    /// Time `in guest` holds what guests await by themselves, such as a call out, and not what the host lets requests wait
+    /// for: their share of the processor (`throttled`), their turn, a place in memory.
     Usage(UsageArgs),
     /// List, copy, restore and check the durable state of partitions.
     #[command(subcommand)]
