@@ -55,6 +55,7 @@ impl Agent {
     /// would offer too little to run anything.
     pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
         config.check_offer()?;
+        HostLimits::read().check_open_files()?;
         let data_dir = DataDir::lock(&config.data_dir)?;
         // The state and everything else have nothing to do with each other until both are there.
         let state = LocalConfig::new(data_dir.file("state"));
