@@ -51,8 +51,11 @@ impl Agent {
     /// Starts an agent: it runs what it ran before at once, and connects to the scheduler beside that.
     ///
     /// # Errors
-    /// Where the data directory, a port, the trust policy or what is kept in the directory can't be used.
+    /// Where the data directory, a port, the trust policy or what is kept in the directory can't be used, or the host
+    /// would offer too little to run anything.
     pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
+        config.check_offer()?;
+        HostLimits::read().check_open_files()?;
         let data_dir = DataDir::lock(&config.data_dir)?;
         // The state and everything else have nothing to do with each other until both are there.
         let state = LocalConfig::new(data_dir.file("state"));

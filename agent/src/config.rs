@@ -6,7 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use hvm_runtime::{Compiling, HostLimits, measured_cpu};
-use hvm_types::{ByteSize, CpuMhz, HostId};
+use hvm_types::{ByteSize, CpuMhz, HostId, Resources};
+
+use crate::StartError;
 
 /// Where the agent's API is offered.
 #[derive(Debug, Clone)]
@@ -75,6 +77,23 @@ impl AgentConfig {
             workers,
             compiling: Compiling::InProcess,
         }
+    }
+}
+
+/// Least that a host offers of its processors: shares are whole MHz, and less would not be divided any more.
+const LEAST_CPU: CpuMhz = CpuMhz(100);
+
+impl AgentConfig {
+    /// Refuses to offer so little that nothing would ever be placed here.
+    pub(crate) fn check_offer(&self) -> Result<(), StartError> {
+        let least_memory = u64::from(Resources::default().memory);
+        if self.memory.0 >> 20 < least_memory {
+            return Err(StartError::LittleMemory { offered: self.memory, least: least_memory });
+        }
+        if self.cpu < LEAST_CPU {
+            return Err(StartError::LittleCpu { offered: self.cpu, least: LEAST_CPU });
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use hvm_types::{ByteSize, CpuMhz};
+
 use crate::data_dir::DataDirError;
 use crate::images::BlobError;
 use crate::ingress::IngressError;
@@ -18,6 +20,28 @@ pub enum StartError {
     /// The data directory can't be taken.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Nothing would be placed here.
+    #[error(
+        "offer {offered} of memory to partitions: one whose deployment says nothing else needs {least} MB; offer at least \
+         `--memory {least}`"
+    )]
+    LittleMemory {
+        /// What the host is to offer.
+        offered: ByteSize,
+        /// Least that makes sense, in MB.
+        least: u64,
+    },
+    /// Nothing could be set aside here.
+    #[error(
+        "offer {offered} of the processors to partitions, which is too little to be shared out: offer at least `--cpu {}`",
+        least.0
+    )]
+    LittleCpu {
+        /// What the host is to offer.
+        offered: CpuMhz,
+        /// Least that makes sense.
+        least: CpuMhz,
+    },
     /// The trust policy is wrong. A missing one is no error here: nothing runs then, and says so.
     #[error("read the trust policy {}", path.display())]
     Trust {

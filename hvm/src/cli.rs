@@ -65,6 +65,9 @@ pub(crate) enum Command {
     ///
     /// What a host's partitions used and what stands beside `(host)` sum to what its process used. It is kept in
     /// windows of five seconds: a crash loses at most the one that is open.
+    ///
+    /// Time `in guest` holds what guests await by themselves, such as a call out, and not what the host lets requests wait
+    /// for: their share of the processor (`throttled`), their turn, a place in memory.
     Usage(UsageArgs),
     /// List, copy, restore and check the durable state of partitions.
     #[command(subcommand)]
@@ -273,7 +276,8 @@ pub(crate) struct CoredumpArgs {
     /// Where the dump goes: a file that is not there yet. Only its owner may read it.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Stop a guest, too, that computes when its request has taken this long, such as 2s: to see where it hangs.
+    /// Stop a guest, too, that computes when its request was in it for this long, such as 2s: to see where it hangs. What
+    /// the host let the request wait for does not count.
     #[arg(long, value_name = "TIME")]
     pub(crate) after: Option<hvm_types::Period>,
     /// Longest wait.

@@ -20,6 +20,12 @@ pub(crate) const MAX_DUMPED_MEMORY: ByteSize = ByteSize::mib(256);
 /// How long before its deadline a guest is stopped: at the deadline itself its call is dropped, without a trace of
 /// where it was, unless it is just running. At most a tenth of the time that it has.
 const BEFORE_DEADLINE: Duration = Duration::from_millis(20);
+/// When a guest is stopped of which somebody wants a dump, if nothing else stops it before: shortly before its deadline.
+pub(crate) fn stop_before(began: Instant, deadline: Instant) -> Instant {
+    let margin = BEFORE_DEADLINE.min(deadline.saturating_duration_since(began) / 10);
+    deadline.checked_sub(margin).unwrap_or(deadline)
+}
+
 /// Nobody asks.
 const NOT_WANTED: u64 = 0;
 
@@ -164,21 +170,15 @@ impl DumpSlot {
         self.after_nanos.load(Relaxed) != NOT_WANTED
     }
 
-    /// Whether a guest that was asked at `began` is to be stopped now for a dump.
-    pub(crate) fn is_due(&self, began: Instant, deadline: Option<Instant>) -> bool {
+    /// Whether a guest that has run for this long is to be stopped now for a dump, or because its deadline comes.
+    pub(crate) fn is_due(&self, ran: Duration, is_late: bool) -> bool {
         let after = self.after_nanos.load(Relaxed);
         if after == NOT_WANTED {
             return false;
         }
-        let now = Instant::now();
-        let is_late = |deadline: Instant| {
-            let margin = BEFORE_DEADLINE.min(deadline.saturating_duration_since(began) / 10);
-            deadline.saturating_duration_since(now) <= margin
-        };
-        let is_due = now.saturating_duration_since(began) >= Duration::from_nanos(after)
-            || deadline.is_some_and(is_late);
         // Where the host makes another dump, none would come of it.
-        is_due && self.asker().reply.as_ref().is_some_and(|(_, places)| places.available_permits() > 0)
+        (is_late || ran >= Duration::from_nanos(after))
+            && self.asker().reply.as_ref().is_some_and(|(_, places)| places.available_permits() > 0)
     }
 
     /// Who is to get the dump of a guest that was stopped. `None` where nobody asks, or the host makes another dump:
@@ -205,6 +205,8 @@ impl DumpSlot {
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
     fn slot() -> (Arc<DumpSlot>, Arc<Semaphore>, ReplicaId) {
         (Arc::default(), Arc::new(Semaphore::new(MAX_DUMPING)), "d/g/0".parse().expect("an id"))
     }
@@ -212,12 +214,11 @@ mod tests {
     #[test]
     fn nothing_is_dumped_for_nobody_or_for_who_has_gone() {
         let (slot, places, id) = slot();
-        let long_ago = Instant::now();
-        assert!(slot.take().is_none() && !slot.is_due(long_ago, Some(long_ago)));
+        assert!(slot.take().is_none() && !slot.is_due(HOUR, true));
         let wait = slot.ask(&id, Some(Duration::ZERO), &places).expect("nobody else waits");
-        assert!(slot.is_due(long_ago, None));
+        assert!(slot.is_due(Duration::ZERO, false));
         drop(wait);
-        assert!(slot.take().is_none() && !slot.is_due(long_ago, Some(long_ago)));
+        assert!(slot.take().is_none() && !slot.is_due(HOUR, true));
     }
 
     #[test]
@@ -245,15 +246,16 @@ mod tests {
     #[test]
     fn a_guest_is_stopped_at_its_deadline_or_when_it_computes_for_longer_than_asked() {
         let (slot, places, id) = slot();
-        let now = Instant::now();
-        let hour = Duration::from_secs(3600);
         let wait = slot.ask(&id, None, &places).expect("nobody else waits");
-        assert!(!slot.is_due(now, None) && !slot.is_due(now, Some(now + hour)));
-        assert!(slot.is_due(now, Some(now)));
+        assert!(!slot.is_due(HOUR, false));
+        assert!(slot.is_due(Duration::ZERO, true));
         drop(wait);
-        let _wait = slot.ask(&id, Some(hour), &places).expect("nobody else waits");
-        assert!(!slot.is_due(now, None));
-        assert!(now.checked_sub(hour).is_none_or(|before| slot.is_due(before, None)));
+        let _wait = slot.ask(&id, Some(HOUR), &places).expect("nobody else waits");
+        assert!(!slot.is_due(HOUR / 2, false));
+        assert!(slot.is_due(HOUR, false));
+        let began = Instant::now();
+        assert_eq!(stop_before(began, began + HOUR), began + HOUR - BEFORE_DEADLINE);
+        assert_eq!(stop_before(began, began + BEFORE_DEADLINE), began + BEFORE_DEADLINE * 9 / 10);
     }
 
     #[tokio::test]

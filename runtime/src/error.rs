@@ -1,6 +1,7 @@
 //! Why an HVM could not start, compile, open, upgrade or close. Why a request failed is in
 //! [`crate::RequestError`].
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,13 +10,28 @@ use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId};
 
 use crate::state::ImportError;
 
+/// How many instances would fit, as the end of an advice: nothing where it is too few for both pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Possible(pub u32);
+
+impl fmt::Display for Possible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 | 1 => Ok(()),
+            most => {
+                write!(f, ", or lower `max_instances` and `max_deterministic_instances` to {most} together")
+            }
+        }
+    }
+}
+
 /// Why an HVM could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The host allows too few memory mappings for the instances asked for.
     #[error(
         "start {instances} instances: they need {needed} memory mappings and the host allows {allowed}; \
-         run `sysctl -w vm.max_map_count={needed}` or lower `max_instances` and `max_deterministic_instances` to {possible} together"
+         run `sysctl -w vm.max_map_count={needed}`{possible}"
     )]
     MapCount {
         /// Instances asked for.
@@ -25,12 +41,12 @@ pub enum StartError {
         /// Mappings allowed.
         allowed: u64,
         /// Instances that would fit.
-        possible: u32,
+        possible: Possible,
     },
     /// The process may not reserve enough address space.
     #[error(
         "start {instances} instances: they reserve {needed} of address space and the process may have {allowed}; \
-         run `ulimit -v unlimited` before, or lower `max_instances` and `max_deterministic_instances` to {possible} together"
+         run `ulimit -v unlimited` before (systemd: `LimitAS=infinity`){possible}"
     )]
     AddressSpace {
         /// Instances asked for.
@@ -40,7 +56,18 @@ pub enum StartError {
         /// Address space allowed.
         allowed: ByteSize,
         /// Instances that would fit.
-        possible: u32,
+        possible: Possible,
+    },
+    /// The process may have too few files open.
+    #[error(
+        "open files: the process may have {allowed}, which is too few to start with; run `ulimit -n {wanted}` before \
+         (systemd: `LimitNOFILE={wanted}`)"
+    )]
+    OpenFiles {
+        /// How many it may have.
+        allowed: u64,
+        /// How many make sense.
+        wanted: u64,
     },
     /// A process has not enough addresses.
     #[error(
@@ -55,7 +82,7 @@ pub enum StartError {
     /// The kernel does not overcommit memory, and has too little to commit.
     #[error(
         "start {instances} instances: the kernel commits {needed} for them and has {allowed} left; \
-         run `sysctl -w vm.overcommit_memory=0` or lower `max_instances` and `max_deterministic_instances` to {possible} together"
+         run `sysctl -w vm.overcommit_memory=0`{possible}"
     )]
     Commit {
         /// Instances asked for.
@@ -65,7 +92,7 @@ pub enum StartError {
         /// Bytes left.
         allowed: ByteSize,
         /// Instances that would fit.
-        possible: u32,
+        possible: Possible,
     },
     /// The engine refused its settings.
     #[error("start the WebAssembly engine for {instances} instances: {reason}; lower `max_instances`")]

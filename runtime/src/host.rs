@@ -20,7 +20,8 @@ use crate::places::Places;
 use crate::state::StateEngine;
 use crate::worker::{WorkerHandle, process_cpu};
 use crate::{
-    CoreDumpError, CoreDumpWait, HostObservation, HvmConfig, PartitionUsage, RequestError, UsedSince,
+    CoreDumpError, CoreDumpWait, HostObservation, HvmConfig, PartitionUsage, PoolObservation, RequestError,
+    UsedSince,
 };
 
 /// What all workers share.
@@ -148,15 +149,18 @@ impl Host {
     /// What all partitions share, as it is now.
     pub(crate) fn observe_shared(&self) -> HostObservation {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let pools = Metering::ALL.map(|metering| self.places(metering));
+        let pool = |metering| {
+            let places = self.places(metering);
+            let (free, waiting) = (count(places.free()), count(places.waiting()));
+            PoolObservation { metering, places: places.total(), free, waiting }
+        };
         HostObservation {
-            places: pools.iter().map(|pool| pool.total()).sum(),
-            free_places: count(pools.iter().map(|pool| pool.free()).sum()),
-            waiting_for_places: count(pools.iter().map(|pool| pool.waiting()).sum()),
+            pools: Metering::ALL.map(pool).to_vec(),
             queues: self.workers().iter().map(|worker| count(worker.queued())).collect(),
             memory: self.memory.used(),
             memory_limit: self.config.memory,
             preparations: self.preparations.read(),
+            compile_children: self.compilers.children(),
         }
     }
 
@@ -209,7 +213,7 @@ impl Host {
 
     /// Processor time of this process, and of those that compiled for it.
     pub(crate) fn cpu(&self) -> Duration {
-        process_cpu() + self.compilers.children_cpu()
+        process_cpu() + self.compilers.children().cpu
     }
 
     /// What was used since the last call.

@@ -8,6 +8,7 @@ use hvm_types::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
 use crate::StartError;
+use crate::error::Possible;
 
 /// Mappings of one place in the pool: the parts of a memory before, in and after its copy-on-write image, and what is
 /// reserved behind it (4 measured with a Rust component); a stack and its guard page (2).
@@ -26,6 +27,8 @@ const COMMITTED_PER_INSTANCE: u64 = 8 << 20;
 const RESIDENT_PER_INSTANCE: u64 = 64 << 10;
 /// Below this, connections are refused before anything else is scarce.
 const OPEN_FILES_WANTED: u64 = 16_384;
+/// With less, not even the workers and the state start.
+const LEAST_OPEN_FILES: u64 = 64;
 /// What is taken to be the host's memory where it can't be read.
 const UNKNOWN_MEMORY: ByteSize = ByteSize::mib(1024);
 
@@ -75,65 +78,103 @@ impl HostLimits {
     /// Most instances that can be in memory at the same time.
     #[must_use]
     pub fn most_instances(&self) -> u32 {
-        let by_mappings = self
-            .max_map_count
-            .map_or(u64::MAX, |count| count.saturating_sub(MAPPINGS_OF_PROCESS) / MAPPINGS_PER_INSTANCE);
-        // Half of it is for everything else: code, heaps, other processes.
-        let by_commit = self.committable.map_or(u64::MAX, |bytes| bytes / 2 / COMMITTED_PER_INSTANCE);
-        let by_address_space = self.address_space.map_or(ADDRESS_SPACE_OF_POOL, |limit| limit / 2);
-        let most = by_mappings
-            .min(by_commit)
-            .min(by_address_space.min(ADDRESS_SPACE_OF_POOL) / ADDRESS_SPACE_PER_INSTANCE)
-            .min(self.memory.0 / RESIDENT_PER_INSTANCE);
-        u32::try_from(most).unwrap_or(u32::MAX)
+        let bounds = Bound::ALL.into_iter().filter_map(|bound| self.most_by(bound));
+        bounds.min().unwrap_or(u32::MAX).min(self.most_by_machine())
     }
 
-    /// Checks that this many instances fit.
+    /// What the machine itself carries, whatever it is set to.
+    fn most_by_machine(&self) -> u32 {
+        let by_addresses = ADDRESS_SPACE_OF_POOL / ADDRESS_SPACE_PER_INSTANCE;
+        at_most(by_addresses.min(self.memory.0 / RESIDENT_PER_INSTANCE))
+    }
+
+    /// Most instances that one limit allows by itself, where there is such a limit.
+    fn most_by(&self, bound: Bound) -> Option<u32> {
+        Some(at_most(match bound {
+            Bound::AddressSpace => self.address_space? / 2 / ADDRESS_SPACE_PER_INSTANCE,
+            // Half of it is for everything else: code, heaps, other processes.
+            Bound::Commit => self.committable? / 2 / COMMITTED_PER_INSTANCE,
+            Bound::Mappings => {
+                self.max_map_count?.saturating_sub(MAPPINGS_OF_PROCESS) / MAPPINGS_PER_INSTANCE
+            }
+        }))
+    }
+
+    /// Checks that this many instances fit. Of several limits that are too low, the one is named that allows fewest.
     pub(crate) fn check(&self, instances: u32) -> Result<(), StartError> {
         let places = u64::from(instances.max(1));
-        let possible = self.most_instances();
-        let mappings = places * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
-        if let Some(allowed) = self.max_map_count.filter(|allowed| mappings > *allowed) {
-            return Err(StartError::MapCount { instances, needed: mappings, allowed, possible });
+        let refused = Bound::ALL.into_iter().filter_map(|bound| {
+            let error = self.refusal(bound, instances, places)?;
+            Some((self.most_by(bound), error))
+        });
+        if let Some((_, error)) = refused.min_by_key(|(most, _)| *most) {
+            return Err(error);
         }
-        let needed = places * ADDRESS_SPACE_PER_INSTANCE;
-        if let Some(allowed) = self.address_space.filter(|allowed| needed > *allowed) {
-            let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
-            return Err(StartError::AddressSpace { instances, needed, allowed, possible });
+        if places * ADDRESS_SPACE_PER_INSTANCE > ADDRESS_SPACE_OF_POOL {
+            return Err(StartError::TooManyInstances { instances, possible: self.most_instances() });
         }
-        if needed > ADDRESS_SPACE_OF_POOL {
-            return Err(StartError::TooManyInstances { instances, possible });
-        }
-        let needed = places * COMMITTED_PER_INSTANCE;
-        match self.committable.filter(|allowed| needed > *allowed) {
-            Some(allowed) => {
+        Ok(())
+    }
+
+    fn refusal(&self, bound: Bound, instances: u32, places: u64) -> Option<StartError> {
+        let possible = Possible(self.most_instances());
+        match bound {
+            Bound::AddressSpace => {
+                let needed = places * ADDRESS_SPACE_PER_INSTANCE;
+                let allowed = self.address_space.filter(|allowed| needed > *allowed)?;
                 let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
-                Err(StartError::Commit { instances, needed, allowed, possible })
+                Some(StartError::AddressSpace { instances, needed, allowed, possible })
             }
+            Bound::Commit => {
+                let needed = places * COMMITTED_PER_INSTANCE;
+                let allowed = self.committable.filter(|allowed| needed > *allowed)?;
+                let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
+                Some(StartError::Commit { instances, needed, allowed, possible })
+            }
+            Bound::Mappings => {
+                let needed = places * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
+                let allowed = self.max_map_count.filter(|allowed| needed > *allowed)?;
+                Some(StartError::MapCount { instances, needed, allowed, possible })
+            }
+        }
+    }
+
+    /// Checks that this process may have as many files open as it takes to start at all. To be asked before anything is
+    /// opened, because everything else fails then with a reason of its own.
+    ///
+    /// # Errors
+    /// Where it may not.
+    pub fn check_open_files(&self) -> Result<(), StartError> {
+        match self.open_files.filter(|files| *files < LEAST_OPEN_FILES) {
+            Some(allowed) => Err(StartError::OpenFiles { allowed, wanted: OPEN_FILES_WANTED }),
             None => Ok(()),
         }
     }
 
-    /// Limits that hold this host back although its memory would carry more, each with the command that raises it.
+    /// Limits that hold this host back although the machine would carry more, each with the command that raises it: the
+    /// one first that has to be raised first.
     #[must_use]
     pub fn advice(&self) -> Vec<HostAdvice> {
-        let mut advice = Vec::new();
-        let most = self.most_instances();
-        let unbound =
-            Self { max_map_count: None, address_space: None, committable: None, ..*self }.most_instances();
-        let mappings = u64::from(unbound) * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
-        if most < unbound {
-            let held = format!("at most {most} instances at a time, where memory would carry {unbound}");
-            if self.max_map_count.is_some_and(|allowed| mappings > allowed) {
-                advice.push(format!("{held}: run `sysctl -w vm.max_map_count={mappings}`"));
-            }
-            if self.address_space.is_some() {
-                advice
-                    .push(format!("{held}: run `ulimit -v unlimited` before (systemd: `LimitAS=infinity`)"));
-            }
-            if self.committable.is_some() {
-                advice.push(format!("{held}: run `sysctl -w vm.overcommit_memory=0`"));
-            }
+        let machine = self.most_by_machine();
+        let bounds = Bound::ALL.into_iter().filter_map(|bound| Some((self.most_by(bound)?, bound)));
+        let mut bounds: Vec<_> = bounds.filter(|(most, _)| *most < machine).collect();
+        bounds.sort_by_key(|(most, _)| *most);
+        let mut advice: Vec<String> = Vec::new();
+        for (most, bound) in bounds {
+            let command = match bound {
+                Bound::AddressSpace => {
+                    "`ulimit -v unlimited` before (systemd: `LimitAS=infinity`)".to_owned()
+                }
+                Bound::Commit => "`sysctl -w vm.overcommit_memory=0`".to_owned(),
+                Bound::Mappings => {
+                    let mappings = u64::from(machine) * MAPPINGS_PER_INSTANCE + MAPPINGS_OF_PROCESS;
+                    format!("`sysctl -w vm.max_map_count={mappings}`")
+                }
+            };
+            let when = if advice.is_empty() { "" } else { "after that " };
+            advice.push(format!(
+                "{when}at most {most} instances at a time, where the machine would carry {machine}: run {command}"
+            ));
         }
         if let Some(files) = self.open_files.filter(|files| *files < OPEN_FILES_WANTED) {
             advice.push(format!(
@@ -143,6 +184,22 @@ impl HostLimits {
         }
         advice.into_iter().map(HostAdvice).collect()
     }
+}
+
+/// A limit of the system that bounds how many instances there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    AddressSpace,
+    Commit,
+    Mappings,
+}
+
+impl Bound {
+    const ALL: [Self; 3] = [Self::AddressSpace, Self::Commit, Self::Mappings];
+}
+
+fn at_most(instances: u64) -> u32 {
+    u32::try_from(instances).unwrap_or(u32::MAX)
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -222,7 +279,35 @@ mod tests {
         let bound = HostLimits { address_space: Some(1 << 40), ..COMMON };
         assert!(bound.check(1_024).expect_err("too many").to_string().contains("ulimit -v unlimited"));
         assert!(bound.check(bound.most_instances()).is_ok());
-        assert!(bound.advice().iter().any(|advice| advice.to_string().contains("ulimit -v unlimited")));
+        let advice: Vec<_> = bound.advice().iter().map(ToString::to_string).collect();
+        let [first, second] = advice.as_slice() else { panic!("{advice:?}") };
+        assert!(
+            first.starts_with("at most 126 instances") && first.contains("ulimit -v unlimited"),
+            "{first}"
+        );
+        assert!(second.starts_with("after that at most 10239 instances"), "{second}");
+        assert!(second.contains("vm.max_map_count"), "{second}");
+    }
+
+    #[test]
+    fn the_limit_is_named_first_that_allows_fewest() {
+        let both = HostLimits { address_space: Some(4_000_000 << 10), max_map_count: Some(1_000), ..COMMON };
+        let error = both.check(2).expect_err("neither is enough").to_string();
+        assert!(error.contains("ulimit -v unlimited"), "{error}");
+        assert!(!error.contains("max_map_count") && !error.contains("to 0"), "{error}");
+        let mappings = HostLimits { address_space: Some(1 << 40), max_map_count: Some(4_200), ..COMMON };
+        let error = mappings.check(1_000).expect_err("neither is enough").to_string();
+        assert!(error.contains("vm.max_map_count=10096") && error.contains("to 17 together"), "{error}");
+        let advice: Vec<_> = mappings.advice().iter().map(ToString::to_string).collect();
+        assert!(advice[0].contains("max_map_count") && advice[1].contains("after that"), "{advice:?}");
+    }
+
+    #[test]
+    fn too_few_open_files_to_start_at_all_are_refused_before_anything_else() {
+        let none = HostLimits { open_files: Some(24), ..COMMON };
+        let error = none.check_open_files().expect_err("too few").to_string();
+        assert!(error.contains("24") && error.contains("ulimit -n 16384"), "{error}");
+        assert!(COMMON.check_open_files().is_ok());
     }
 
     #[test]

@@ -283,8 +283,9 @@ impl Hvm {
     }
 
     /// Asks for the core dump of the next guest of this partition that is stopped: by a trap, a limit, or because it
-    /// computes up to its deadline. Where `after` is given, also one that computes when its request has taken this long
-    /// is stopped for it. Partitions of which nobody waits for a dump don't notice.
+    /// computes up to its deadline. Where `after` is given, also one that computes when its request was in it for
+    /// this long is stopped for it, as [`Meter::wall`](hvm_types::Meter::wall) counts; one that starts, since it was made.
+    /// Partitions of which nobody waits for a dump don't notice.
     ///
     /// A dump holds whatever the guest's memory held: treat it like the guest's secrets.
     ///

@@ -42,6 +42,7 @@ mod histogram;
 mod host;
 mod host_check;
 mod hvm;
+mod in_guest;
 pub mod interrupt;
 mod log;
 mod memory;
@@ -67,13 +68,18 @@ pub use changes::StateChanges;
 pub use compiling::{CompileChild, Compiling};
 pub use config::HvmConfig;
 pub use core_dump::{CoreDump, CoreDumpError, CoreDumpWait};
-pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped};
+pub use error::{
+    CloseError, CompileError, NotGranted, OpenError, Possible, StartError, UpgradeError, WorkerStopped,
+};
 pub use histogram::Durations;
 pub use host_check::{HostAdvice, HostLimits};
 pub use hvm::{Hvm, PreparedHvm};
 pub use log::{LogLevel, LogLine, LogSink, LogSource, TracingSink};
 pub use module::{Module, compile_child};
-pub use observe::{Doing, HostObservation, PartitionStatus, PartitionUsage, Phase, Usage, UsedSince};
+pub use observe::{
+    CompileChildren, Doing, HostObservation, PartitionStatus, PartitionUsage, Phase, PoolObservation, Usage,
+    UsedSince,
+};
 pub use partition::{AT_LEAST, SEQUENCE};
 pub use processor::measured_cpu;
 pub use request_error::{RequestError, Trap};

@@ -11,9 +11,10 @@ use tokio::sync::Notify;
 use wasmtime::ResourceLimiterAsync;
 
 use crate::Trap;
-use crate::core_dump::DumpSlot;
+use crate::core_dump::{DumpSlot, stop_before};
 use crate::interrupt::TICK_GROWTH;
 use crate::meter::MeterCell;
+use crate::progress::Progress;
 use crate::worker::{Local, give_way_in_time};
 
 /// Bytes of one element of a table: a pointer.
@@ -201,21 +202,20 @@ impl MemoryAccount {
 }
 
 /// Binds one instance to its partition's account; gives everything back when the instance goes.
-#[derive(Debug)]
 pub(crate) struct Limiter {
     account: Arc<MemoryAccount>,
     held: u64,
     denied: Option<Trap>,
-    request_began: Instant,
-    /// Until when the request may take; what starts has no deadline here.
-    deadline: Option<Instant>,
+    made: Instant,
+    /// The request that runs, and until when it may take; what starts has none here.
+    request: Option<(Arc<Progress>, Instant)>,
     dumps: Arc<DumpSlot>,
 }
 
 impl Limiter {
     pub(crate) fn new(account: Arc<MemoryAccount>) -> Self {
         let dumps = Arc::default();
-        Self { account, held: 0, denied: None, request_began: Instant::now(), deadline: None, dumps }
+        Self { account, held: 0, denied: None, made: Instant::now(), request: None, dumps }
     }
 
     /// The same, which also stops its guest where somebody waits here for its core dump.
@@ -265,11 +265,35 @@ impl Limiter {
         self.denied.clone()
     }
 
-    /// Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
-    pub(crate) fn begin_request(&mut self, now: Instant, deadline: Instant) {
+    /// A request begins. Forgets [`denied`](Self::denied): a guest that could do without the memory goes on.
+    pub(crate) fn begin_request(&mut self, progress: &Arc<Progress>, deadline: Instant) {
         self.denied = None;
-        self.request_began = now;
-        self.deadline = Some(deadline);
+        self.request = Some((Arc::clone(progress), deadline));
+    }
+
+    /// The request has ended.
+    pub(crate) fn end_request(&mut self) {
+        self.request = None;
+    }
+
+    /// The request that runs.
+    pub(crate) fn progress(&self) -> Option<&Arc<Progress>> {
+        self.request.as_ref().map(|(progress, _)| progress)
+    }
+
+    /// Whether somebody waits for a core dump, and the guest has run for so long that it is stopped for it.
+    fn is_to_be_dumped(&self) -> bool {
+        if !self.dumps.is_wanted() {
+            return false;
+        }
+        let now = Instant::now();
+        match &self.request {
+            Some((progress, deadline)) => {
+                let stop = stop_before(progress.began(), *deadline);
+                self.dumps.is_due(progress.in_guest.time(now), now >= stop)
+            }
+            None => self.dumps.is_due(now.saturating_duration_since(self.made), false),
+        }
     }
 
     fn grow(&mut self, bytes: u64, within_maximum: bool) -> bool {
@@ -358,7 +382,7 @@ impl ResourceLimiterAsync for Limiter {
     ) -> wasmtime::Result<bool> {
         if desired - current == TICK_GROWTH as usize {
             // At its deadline a call is dropped, and nothing is left to be seen of where it was: a trap comes before.
-            if self.dumps.is_due(self.request_began, self.deadline) {
+            if self.is_to_be_dumped() {
                 return Err(Trap::Dumped.into());
             }
             give_way_in_time().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hvm_types::{ByteSize, Epoch, Generation, Meter, ReplicaId, ReplicaState, Sequence};
+use hvm_types::{ByteSize, Epoch, Generation, Meter, Metering, ReplicaId, ReplicaState, Sequence};
 
 use crate::Durations;
 
@@ -36,12 +36,8 @@ pub struct PartitionStatus {
 /// What all partitions share, as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostObservation {
-    /// Places of the pool, and those of them that no instance holds.
-    pub places: u32,
-    /// See `places`.
-    pub free_places: u32,
-    /// Requests that wait for a place.
-    pub waiting_for_places: u32,
+    /// The pool of instances of each way of metering, in the order of [`Metering::ALL`].
+    pub pools: Vec<PoolObservation>,
     /// What waits to be handed over, for each worker.
     pub queues: Vec<u32>,
     /// Memory that partitions hold.
@@ -50,6 +46,30 @@ pub struct HostObservation {
     pub memory_limit: ByteSize,
     /// How long it took to make components ready, each time it was asked for.
     pub preparations: Durations,
+    /// The processes that compiled for this one.
+    pub compile_children: CompileChildren,
+}
+
+/// One pool of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolObservation {
+    /// How those are metered that have places in it.
+    pub metering: Metering,
+    /// All places.
+    pub places: u32,
+    /// Those that no instance holds.
+    pub free: u32,
+    /// Requests that wait for one.
+    pub waiting: u32,
+}
+
+/// Processes that compiled and have ended, however they did, since the HVM started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompileChildren {
+    /// How many.
+    pub ended: u64,
+    /// Their processor time.
+    pub cpu: Duration,
 }
 
 /// A request that was accepted and is not answered yet.

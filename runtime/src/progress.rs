@@ -12,6 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tracing::Span;
 use tracing::field::Empty;
 
+use crate::in_guest::InGuest;
 use crate::observed::Topic;
 use crate::trace_context::TraceContext;
 use crate::{Doing, Phase};
@@ -25,6 +26,7 @@ pub(crate) struct Progress {
     topic: Topic,
     began: Instant,
     began_coarse: Duration,
+    pub(crate) in_guest: InGuest,
     /// The phase and since when: see [`pack`].
     now: AtomicU64,
     /// Origins of outgoing requests that are under way.
@@ -139,11 +141,17 @@ impl Progress {
             topic,
             began,
             began_coarse: coarse_now(),
+            in_guest: InGuest::new(began),
             now: AtomicU64::new(pack(step, Duration::ZERO)),
             calls: Mutex::default(),
             trace,
             told,
         })
+    }
+
+    /// When it was asked for.
+    pub(crate) const fn began(&self) -> Instant {
+        self.began
     }
 
     /// The trace it belongs to.

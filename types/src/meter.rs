@@ -102,9 +102,10 @@ meter! {
     cpu: Duration,
     /// Fuel, where the deployment asks for deterministic metering; zero elsewhere.
     fuel: u64,
-    /// Wall time during which a request was in the guest.
+    /// Wall time of requests in the guest, with what the guest itself awaited (a sleep, a call out, a body), and without
+    /// what the host let it wait for: its share of the processor, its turn, a place in the pool.
     wall: Duration,
-    /// Of that, time during which a request waited because the partition had used up its share of the processor.
+    /// Beside that, time during which a request waited because the partition had used up its share of the processor.
     throttled: Duration,
     /// Memory held, in byte-seconds.
     memory_byte_seconds: u64,

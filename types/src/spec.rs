@@ -232,6 +232,15 @@ impl Metering {
     /// Both, in the order of their declaration.
     pub const ALL: [Self; 2] = [Self::Time, Self::Deterministic];
 
+    /// Its word in deployment files and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Deterministic => "deterministic",
+        }
+    }
+
     /// Whether it is the default, which is not written.
     #[must_use]
     pub const fn is_time(&self) -> bool {

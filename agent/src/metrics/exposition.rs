@@ -88,13 +88,23 @@ impl Snapshot {
         )
         .in_seconds()
         .write_one(encoder, ConstCounter::new(self.host_cpu.as_secs_f64()))?;
+        let children = host.compile_children;
+        about("hvm_compile_cpu", "Processor time of the processes that compiled, when they have ended")
+            .in_seconds()
+            .write_one(encoder, ConstCounter::new(children.cpu.as_secs_f64()))?;
+        about("hvm_compile_processes", "Processes that compiled and have ended, well or not")
+            .write_one(encoder, ConstCounter::new(children.ended))?;
         let states = self.states.iter().map(|(state, count)| ([("state", *state)], gauge(*count)));
         about("hvm_partitions", "Partitions and stateless replicas by state").write(encoder, states)?;
-        let places = [("free", host.free_places), ("used", host.places.saturating_sub(host.free_places))];
-        about("hvm_pool_places", "Places for instances")
-            .write(encoder, places.map(|(state, count)| ([("state", state)], gauge(count))))?;
-        about("hvm_pool_waiting_requests", "Requests that wait for a place")
-            .write_one(encoder, gauge(host.waiting_for_places))?;
+        let places = host.pools.iter().flat_map(|pool| {
+            let counts = [("free", pool.free), ("used", pool.places.saturating_sub(pool.free))];
+            let labels = |state| [("metering", pool.metering.as_str()), ("state", state)];
+            counts.map(|(state, count)| (labels(state), gauge(count)))
+        });
+        about("hvm_pool_places", "Places for instances, by how those are metered").write(encoder, places)?;
+        let waiting =
+            host.pools.iter().map(|pool| ([("metering", pool.metering.as_str())], gauge(pool.waiting)));
+        about("hvm_pool_waiting_requests", "Requests that wait for a place").write(encoder, waiting)?;
         let queues = host.queues.iter().enumerate();
         about("hvm_worker_queue_length", "What waits to be handed over to a worker")
             .write(encoder, queues.map(|(worker, length)| ([("worker", worker)], gauge(*length))))?;
@@ -123,7 +133,10 @@ impl Snapshot {
             .write(encoder, seconds(|meter| meter.cpu))?;
         about("hvm_fuel", "Fuel, where metering is deterministic")
             .write(encoder, count(|meter| meter.fuel))?;
-        about("hvm_in_guest", "Time during which requests were in the guest")
+        about(
+            "hvm_in_guest",
+            "Time of requests in the guest, with what it awaits by itself and without what the host lets it wait for",
+        )
             .in_seconds()
             .write(encoder, seconds(|meter| meter.wall))?;
         about(

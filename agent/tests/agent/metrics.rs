@@ -45,7 +45,18 @@ async fn metrics_are_well_formed_and_a_partition_takes_its_series_along() {
     let of_group = [("deployment", "shop"), ("group", "parts")];
     assert_eq!(metrics.value("hvm_request_duration_seconds_count", &of_group), Some(3.0));
     assert!(metrics.value("hvm_component_preparation_seconds_count", &[]) >= Some(1.0));
-    assert!(metrics.value("hvm_pool_places", &[("state", "free")]) > Some(0.0));
+    for metering in ["time", "deterministic"] {
+        let free = metrics.value("hvm_pool_places", &[("metering", metering), ("state", "free")]);
+        assert!(free > Some(0.0), "{metering}");
+        assert_eq!(metrics.value("hvm_pool_waiting_requests", &[("metering", metering)]), Some(0.0));
+    }
+    let used = |metering| metrics.value("hvm_pool_places", &[("metering", metering), ("state", "used")]);
+    assert!(used("time") > Some(0.0), "the instances are not in the pool of those metered by time");
+    assert_eq!(used("deterministic"), Some(0.0));
+    // Here the agent compiles in its own process.
+    for none in ["hvm_compile_processes_total", "hvm_compile_cpu_seconds_total"] {
+        assert_eq!(metrics.value(none, &[]), Some(0.0), "{none}");
+    }
     for positive in
         ["process_cpu_seconds_total", "process_resident_memory_bytes", "hvm_host_cpu_seconds_total"]
     {

@@ -1,6 +1,7 @@
 //! What keeps an agent from starting.
 
 use hvm_agent::{Agent, AgentConfig, ApiListen, StartError};
+use hvm_types::{ByteSize, CpuMhz};
 
 use crate::support::Host;
 
@@ -31,6 +32,20 @@ async fn a_port_that_is_taken_is_named() {
     let text = refused(config).await.to_string();
     assert!(text.contains(&taken.to_string()) && text.contains("in use"), "{text}");
     first.stop().await;
+}
+
+#[tokio::test]
+async fn an_offer_too_small_for_anything_is_refused_with_the_least_that_is_not() {
+    let host = Host::new("a", NOBODY, None);
+    for (mb, mhz, says) in [(63, 1_000, "--memory 64"), (64, 99, "--cpu 100"), (0, 0, "--memory 64")] {
+        let mut config = host.config().clone();
+        (config.memory, config.cpu) = (ByteSize::mib(mb), CpuMhz(mhz));
+        let text = refused(config).await.to_string();
+        assert!(text.contains(says), "{mb} MB, {mhz} MHz: {text}");
+    }
+    let mut config = host.config().clone();
+    (config.memory, config.cpu) = (ByteSize::mib(64), CpuMhz(100));
+    Agent::start(config).await.expect("the least is enough").shutdown().await;
 }
 
 #[tokio::test]

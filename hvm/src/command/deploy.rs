@@ -1,5 +1,6 @@
 //! `hvm deploy`: declares a deployment and waits until it runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hvm_types::{DeploymentStatus, ReplicaState};
@@ -41,12 +42,16 @@ async fn wait(control: &mut Control, name: &str, longest: Duration) -> Result<()
     );
     let start = tokio::time::Instant::now();
     let mut failing_since = None;
+    let mut told = Waits::new();
     loop {
         let status = current(control, name).await?;
         let view = Convergence::of(&status);
         progress.set_length(view.copies);
         progress.set_position(view.ready);
         progress.set_message(view.states.clone());
+        for line in new_lines(&mut told, &view.waits) {
+            progress.suspend(|| eprintln!("{line}"));
+        }
         if view.ready == view.copies {
             progress.finish_and_clear();
             out::note(format!("{name}: {}/{} ready", view.ready, view.copies));
@@ -78,20 +83,38 @@ struct Convergence {
     ready: u64,
     states: String,
     failures: Vec<String>,
-    waits: Vec<String>,
+    waits: Waits,
+}
+
+/// What copies wait for, by group, and how many of them.
+type Waits = BTreeMap<(String, String), u64>;
+
+/// What is waited for that was not a moment ago, a line each.
+fn new_lines(told: &mut Waits, now: &Waits) -> Vec<String> {
+    let new = now.iter().filter(|(wait, _)| !told.contains_key(*wait)).map(wait_line).collect();
+    told.clone_from(now);
+    new
+}
+
+fn wait_line(((group, reason), copies): (&(String, String), &u64)) -> String {
+    match copies {
+        1 => format!("{group}: 1 copy waits: {reason}"),
+        copies => format!("{group}: {copies} copies wait: {reason}"),
+    }
 }
 
 impl Convergence {
     fn of(status: &DeploymentStatus) -> Self {
         let mut view =
-            Self { copies: 0, ready: 0, states: String::new(), failures: Vec::new(), waits: Vec::new() };
-        let mut words = std::collections::BTreeMap::<&str, u64>::new();
+            Self { copies: 0, ready: 0, states: String::new(), failures: Vec::new(), waits: Waits::new() };
+        let mut words = BTreeMap::<&str, u64>::new();
         for group in &status.groups {
+            let of_group = format!("{}/{}", status.deployment, group.group);
             for replica in &group.replicas {
                 view.copies += 1;
-                let name = format!("{}/{}/{}", status.deployment, group.group, replica.index);
+                let name = format!("{of_group}/{}", replica.index);
                 if let Some(reason) = &replica.waits {
-                    view.waits.push(format!("{name} waits: {reason}"));
+                    *view.waits.entry((of_group.clone(), reason.clone())).or_default() += 1;
                 }
                 let state = match &replica.observed {
                     Some(report) if report.generation == status.generation => &report.state,
@@ -112,12 +135,57 @@ impl Convergence {
 
     fn failure(&self, name: &str, gave_up: bool) -> Failure {
         let why = if gave_up { "does not start" } else { "did not start in time" };
-        let reasons = self.failures.iter().chain(&self.waits);
-        let first: Vec<&str> = reasons.map(String::as_str).take(3).collect();
+        let reasons = self.failures.iter().cloned().chain(self.waits.iter().map(wait_line));
+        let first: Vec<String> = reasons.take(3).collect();
         let first = if first.is_empty() { self.states.clone() } else { first.join("; ") };
         Failure::new(format!("{name} {why}: {}/{} ready; {first}", self.ready, self.copies)).hint(format!(
             "it is declared and is tried again; `hvm status {name} --partitions` shows each copy, a corrected \
              file can be deployed over it, `hvm stop {name}` withdraws it"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hvm_types::{GroupStatus, ReplicaStatus};
+
+    use super::*;
+
+    fn status(waits: &[Option<&str>]) -> DeploymentStatus {
+        let replica = |(index, waits): (u32, &Option<&str>)| ReplicaStatus {
+            index,
+            host: None,
+            wanted: hvm_types::Generation(1),
+            observed: None,
+            waits: waits.map(str::to_owned),
+        };
+        DeploymentStatus {
+            deployment: "shop".parse().expect("a name"),
+            generation: hvm_types::Generation(1),
+            app: "shop 1.0.0".to_owned(),
+            image: hvm_types::Digest::of(b"shop"),
+            stopping: false,
+            groups: vec![GroupStatus {
+                group: "web".parse().expect("a name"),
+                partitioned: false,
+                replicas: (0..).zip(waits).map(replica).collect(),
+            }],
+        }
+    }
+
+    #[test]
+    fn what_copies_wait_for_is_told_once_until_it_changes_and_again_at_the_end() {
+        let mut told = Waits::new();
+        let mut lines = |waits: &[Option<&str>]| new_lines(&mut told, &Convergence::of(&status(waits)).waits);
+        assert!(lines(&[None, None, None]).is_empty());
+        let (full, lost) = (Some("no room"), Some("host a is lost"));
+        assert_eq!(lines(&[None, full, full]), ["shop/web: 2 copies wait: no room"]);
+        assert!(lines(&[full, full, full]).is_empty(), "the same reason");
+        assert_eq!(lines(&[full, full, lost]), ["shop/web: 1 copy waits: host a is lost"]);
+        assert!(lines(&[None, None, None]).is_empty());
+        assert_eq!(lines(&[None, None, full]), ["shop/web: 1 copy waits: no room"], "it came back");
+
+        let failure = Convergence::of(&status(&[None, full, full])).failure("shop", false).text();
+        assert!(failure.contains("0/3 ready; shop/web: 2 copies wait: no room"), "{failure}");
     }
 }

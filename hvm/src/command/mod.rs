@@ -4,6 +4,7 @@ mod coredump;
 mod daemon;
 mod deploy;
 mod doing;
+mod existing;
 mod image;
 mod logs;
 mod plan;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::UsageArgs;
 use crate::client::Control;
+use crate::command::existing;
 use crate::failure::Failure;
 use crate::table;
 
@@ -41,11 +42,18 @@ pub(crate) async fn usage(args: UsageArgs) -> Result<(), Failure> {
         let usage = agent.get_usage(request.clone()).await.map_err(|s| Failure::of_call(&host, &s))?;
         hosts.push(usage.into_inner());
     }
+    let is_used = |host: &v1::GetUsageResponse| {
+        !host.partitions.is_empty() || host.windows.iter().any(|window| !window.partitions.is_empty())
+    };
+    if !of.is_empty() && !hosts.iter().any(is_used) {
+        // What was stopped is still in the books of its hosts.
+        existing::check(&mut control, &of).await?;
+        if !args.list.json {
+            eprintln!("nothing of `{of}` was used");
+        }
+    }
     if args.list.json {
         return table::print_json(&hosts.into_iter().map(host_json).collect::<Vec<_>>());
-    }
-    if !of.is_empty() && hosts.iter().all(|host| host.partitions.is_empty()) {
-        eprintln!("nothing of `{of}` was used: `hvm status` shows the deployments and their groups");
     }
     if args.windows {
         print_windows(&hosts);

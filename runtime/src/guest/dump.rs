@@ -40,7 +40,7 @@ pub(super) fn stopped(store: &mut FuelStore, error: wasmtime::Error) -> Trap {
         Some(trace) if state.dumps.is_wanted() || state.log_has_room(lines) => frames(trace),
         _ => Vec::new(),
     };
-    let request = state.outgoing.progress().map_or_else(|| "its start".to_owned(), ToString::to_string);
+    let request = state.limiter.progress().map_or_else(|| "its start".to_owned(), ToString::to_string);
     state.log_trap(&request, &trap, &frames);
     // An error without them is the host's, and there is no guest to look at.
     if error.is::<WasmCoreDump>()

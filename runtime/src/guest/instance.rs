@@ -118,16 +118,10 @@ impl Instance {
 
 impl Instance {
     /// A request begins that may do this with the state.
-    pub(crate) fn begin(
-        &mut self,
-        access: Access,
-        progress: &Arc<Progress>,
-        now: Instant,
-        deadline: tokio::time::Instant,
-    ) {
+    pub(crate) fn begin(&mut self, access: Access, progress: &Arc<Progress>, deadline: tokio::time::Instant) {
         let state = self.store.data_mut();
-        state.limiter.begin_request(now, deadline.into_std());
-        state.outgoing.begin(access == Access::Command, progress);
+        state.limiter.begin_request(progress, deadline.into_std());
+        state.outgoing.begin(access == Access::Command);
         state.keyvalue.begin(access);
     }
 

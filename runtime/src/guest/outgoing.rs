@@ -34,7 +34,7 @@ pub(crate) struct Outgoing {
     policy: Arc<OutgoingPolicy>,
     allowed_now: bool,
     bodies: u32,
-    /// The request that runs.
+    /// The request that runs, once it is [shown](Self::shows).
     progress: Option<Arc<Progress>>,
 }
 
@@ -65,8 +65,7 @@ impl Outgoing {
     }
 
     /// A request begins, which may be a command.
-    pub(crate) fn begin(&mut self, is_command: bool, progress: &Arc<Progress>) {
-        self.progress = Some(Arc::clone(progress));
+    pub(crate) fn begin(&mut self, is_command: bool) {
         self.allowed_now = !is_command || self.policy.in_commands;
         self.bodies = 0;
     }
@@ -74,6 +73,13 @@ impl Outgoing {
     /// The request has ended.
     pub(crate) fn end(&mut self) {
         self.progress = None;
+    }
+
+    /// What it calls is shown as of this request.
+    pub(super) fn shows(&mut self, progress: Option<&Arc<Progress>>) {
+        if self.progress.is_none() {
+            self.progress = progress.cloned();
+        }
     }
 
     /// The request that runs.

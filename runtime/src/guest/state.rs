@@ -107,11 +107,13 @@ impl GuestState {
     /// A request has ended, well or not; returns what it did to the state.
     pub(super) fn end(&mut self) -> Effects {
         self.outgoing.end();
+        self.limiter.end_request();
         self.handles.end(&mut self.table, &mut self.limiter);
         self.keyvalue.end(&mut self.limiter)
     }
 
     pub(crate) fn keyvalue(&mut self) -> KeyvalueView<'_> {
+        self.outgoing.shows(self.limiter.progress());
         KeyvalueView {
             keyvalue: &mut self.keyvalue,
             table: &mut self.table,
@@ -163,6 +165,7 @@ impl WasiView for GuestState {
 
 impl WasiHttpView for GuestState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.outgoing.shows(self.limiter.progress());
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
     }
 }

@@ -164,8 +164,8 @@ impl Compiler {
                 code_of(self.engine(), bytes).map_err(|reason| CompileError::Refused { digest, reason })?
             }
             Compiling::Child(child) => {
-                let used = &self.bounds.children_cpu;
-                code_from_child(child, digest, bytes, self.metering, &pilot.cancelled, used)?
+                let children = &self.bounds.children;
+                code_from_child(child, digest, bytes, self.metering, &pilot.cancelled, children)?
             }
         };
         let component = self.deserialize(&code).map_err(|error| {

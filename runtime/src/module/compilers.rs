@@ -4,7 +4,6 @@
 //! The one for deterministic metering is made when it is first asked for, as most hosts never do.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hvm_types::{Digest, Metering};
@@ -14,10 +13,10 @@ use wasmtime::Engine;
 use super::Module;
 use super::cache::CodeCache;
 use super::compile::{CHILDREN, Compiler, MAX_WAITING};
-use super::parent::CpuSum;
+use super::parent::Children;
 use super::turns::Turns;
 use crate::blocks::{RestLinker, first_block};
-use crate::{CompileError, Compiling, HvmConfig, StartError};
+use crate::{CompileChildren, CompileError, Compiling, HvmConfig, StartError};
 
 /// What bounds all compilers of a host together.
 pub(super) struct Bounds {
@@ -25,8 +24,8 @@ pub(super) struct Bounds {
     pub(super) waiting: Arc<Semaphore>,
     /// Components that are compiled.
     pub(super) turns: Turns,
-    /// What processes that compiled have used.
-    pub(super) children_cpu: CpuSum,
+    /// Processes that compiled.
+    pub(super) children: Children,
 }
 
 /// The compilers of an HVM.
@@ -52,7 +51,7 @@ impl Compilers {
             Compiling::Child(_) => CHILDREN,
         };
         let waiting = Arc::new(Semaphore::new(MAX_WAITING));
-        let bounds = Arc::new(Bounds { waiting, turns: Turns::new(turns), children_cpu: CpuSum::default() });
+        let bounds = Arc::new(Bounds { waiting, turns: Turns::new(turns), children: Children::default() });
         let time = compiler(Metering::Time, config, time_rest, &bounds)?;
         let (config, deterministic) = (config.clone(), OnceLock::new());
         Ok(Self { config, deterministic_rest, bounds, time, deterministic })
@@ -78,9 +77,9 @@ impl Compilers {
         own.is_some_and(|own| Engine::same(own.engine(), engine))
     }
 
-    /// Processor time of the processes that compiled and have ended.
-    pub(crate) fn children_cpu(&self) -> Duration {
-        self.bounds.children_cpu.read()
+    /// The processes that compiled and have ended.
+    pub(crate) fn children(&self) -> CompileChildren {
+        self.bounds.children.read()
     }
 
     fn deterministic(&self) -> &Result<Arc<Compiler>, String> {

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use super::child::REFUSED;
 use super::child_cpu::cpu_of_ended;
 use super::order::Order;
-use crate::{CompileChild, CompileError};
+use crate::{CompileChild, CompileChildren, CompileError};
 
 /// Longest reason that is taken from a compiling process.
 const REASON_BYTES: u64 = 2 << 10;
@@ -32,7 +32,7 @@ pub(super) fn code_from_child(
     component: &[u8],
     metering: Metering,
     cancelled: &PipeReader,
-    used: &CpuSum,
+    children: &Children,
 ) -> Result<Vec<u8>, CompileError> {
     let failed = |error: io::Error| CompileError::Process { digest, reason: error.to_string() };
     let mut streams = Streams::new(component).map_err(failed)?;
@@ -41,7 +41,7 @@ pub(super) fn code_from_child(
         CompileError::Process { digest, reason }
     })?;
     let watched = running.watch(settings.wall, cancelled);
-    let status = running.end(used).map_err(failed)?;
+    let status = running.end(children).map_err(failed)?;
     let reason = streams.reason();
     match watched.map_err(failed)? {
         Watched::Ended if status.success() => streams.code(settings, digest),
@@ -89,13 +89,22 @@ impl Streams {
     }
 }
 
-/// The processor time of all children that have ended.
+/// All children that have ended.
 #[derive(Debug, Default)]
-pub(super) struct CpuSum(AtomicU64);
+pub(super) struct Children {
+    ended: AtomicU64,
+    cpu_nanos: AtomicU64,
+}
 
-impl CpuSum {
-    pub(super) fn read(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Relaxed))
+impl Children {
+    pub(super) fn read(&self) -> CompileChildren {
+        let cpu = Duration::from_nanos(self.cpu_nanos.load(Relaxed));
+        CompileChildren { ended: self.ended.load(Relaxed), cpu }
+    }
+
+    fn add(&self, cpu: Duration) {
+        self.cpu_nanos.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.ended.fetch_add(1, Relaxed);
     }
 }
 
@@ -165,10 +174,9 @@ impl Running {
 
 impl Running {
     /// Ends it where it still runs, counts what it used, and reaps it.
-    fn end(mut self, used: &CpuSum) -> io::Result<ExitStatus> {
+    fn end(mut self, children: &Children) -> io::Result<ExitStatus> {
         self.0.kill()?;
-        let cpu = cpu_of_ended(&self.0)?;
-        used.0.fetch_add(u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        children.add(cpu_of_ended(&self.0)?);
         self.0.wait()
     }
 }

@@ -124,7 +124,7 @@ impl Partition {
             Poll::Ready(ended) => {
                 drop(running);
                 self.observed.latency.add(took);
-                let answer = self.end_call(&doing, &version, ended, began, now);
+                let answer = self.end_call(&doing, &version, ended, now);
                 Started::Answered(answer, took)
             }
             Poll::Pending => {
@@ -147,7 +147,7 @@ impl Partition {
         let _accepted = Accepted::new(&self);
         let _turn = self.queries.enter();
         let deadline = began + version.spec.resources.deadline.0;
-        let running = pin!(self.call_in_guest(&progress, &version, &call, began, deadline.into()));
+        let running = pin!(self.call_in_guest(&progress, &version, &call, deadline.into()));
         self.cpu.throttled(Some(&progress), running).await
     }
 
@@ -166,7 +166,7 @@ impl Partition {
         let running = async { running.await.unwrap_or_else(|_| Err(broke_off())) };
         let ended = self.until(running, deadline.into(), &version, &reply).await;
         self.observed.latency.add(began.elapsed());
-        self.answer_call(&doing, &version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, &reply);
         drop(doing);
         self.work_off(|partition| &partition.queries).await;
     }
@@ -179,17 +179,18 @@ impl Partition {
         let version = self.version();
         let reply = RefCell::new(Some(reply));
         let began = Instant::now();
+        doing.in_guest.begins(began);
         let running = Box::pin(async {
             if tokio::time::Instant::from(began) >= deadline {
                 return Err(RequestError::Deadline { limit: version.spec.resources.deadline.0 });
             }
             doing.set(Step::Guest);
-            let running = pin!(self.call_in_guest(&doing, &version, &call, began, deadline));
+            let running = pin!(self.call_in_guest(&doing, &version, &call, deadline));
             self.cpu.throttled(Some(&doing), running).await
         });
         let ended = self.until(running, deadline, &version, &reply).await;
         self.observed.latency.add(arrived.elapsed());
-        self.answer_call(&doing, &version, ended, began, &reply);
+        self.answer_call(&doing, &version, ended, &reply);
     }
 
     /// Drops a query at its deadline, or when nobody waits for its answer any more.
@@ -217,14 +218,13 @@ impl Partition {
         progress: &Arc<Progress>,
         version: &Rc<Version>,
         call: &Call,
-        began: Instant,
         deadline: tokio::time::Instant,
     ) -> Ended {
         self.observed.meter.count_received(call.payload.len());
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, began, deadline);
+        instance.begin(access, progress, deadline);
         let answered = instance.call(call.kind, &call.name, &call.payload).await;
         let effects = instance.end();
         match (answered, &effects.broken) {
@@ -242,10 +242,9 @@ impl Partition {
         progress: &Progress,
         version: &Rc<Version>,
         ended: Ended,
-        began: Instant,
         reply: &RefCell<Option<Reply>>,
     ) {
-        let answer = self.end_call(progress, version, ended, began, Instant::now());
+        let answer = self.end_call(progress, version, ended, Instant::now());
         match (reply.take(), answer) {
             (None, _) => {}
             (Some(reply), Ok(bytes)) => reply.answered(Ok(bytes)),
@@ -255,15 +254,8 @@ impl Partition {
     }
 
     /// Counts how a query ended, and keeps its instance where it may serve on.
-    fn end_call(
-        &self,
-        progress: &Progress,
-        version: &Rc<Version>,
-        ended: Ended,
-        began: Instant,
-        now: Instant,
-    ) -> Answer {
-        self.observed.meter.add_wall(now - began);
+    fn end_call(&self, progress: &Progress, version: &Rc<Version>, ended: Ended, now: Instant) -> Answer {
+        self.observed.meter.add_wall(progress.in_guest.time(now));
         let (answered, instance) = ended.map_err(|error| self.call_error(Some(progress), error))?;
         version.check_in(&self.host, Pool::Query, instance, now);
         match answered {

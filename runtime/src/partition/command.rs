@@ -83,12 +83,12 @@ impl Partition {
             return Ok(answer);
         }
         let outcome = {
-            let began = Instant::now();
+            progress.in_guest.begins(Instant::now());
             progress.set(Step::Guest);
             let mut running = Box::pin(self.run_in_guest(progress, &version, question, deadline));
             let running = self.cpu.throttled(Some(progress), running.as_mut());
             let outcome = timeout_at(deadline, running).await;
-            self.observed.meter.add_wall(began.elapsed());
+            self.observed.meter.add_wall(progress.in_guest.time(Instant::now()));
             outcome.map_err(|_| RequestError::Deadline { limit })??
         };
         let Outcome { instance, mut answer, effects } = outcome;
@@ -148,7 +148,7 @@ impl Partition {
     ) -> Result<Outcome, RequestError> {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Command, until).await?;
-        instance.begin(Access::Command, progress, Instant::now(), until);
+        instance.begin(Access::Command, progress, until);
         let answered = match question {
             Question::Http(head, body) => {
                 let request = Request::from_parts(head, Full::new(body));

@@ -79,6 +79,7 @@ impl Partition {
         let version = self.version();
         let asker = Asker::new(reply);
         let began = Instant::now();
+        doing.in_guest.begins(began.into_std());
         let result = {
             doing.set(Step::Guest);
             let limit = version.spec.resources.deadline.0;
@@ -98,7 +99,7 @@ impl Partition {
             }
         };
         let ended = Instant::now();
-        self.observed.meter.add_wall(ended - began);
+        self.observed.meter.add_wall(doing.in_guest.time(ended.into_std()));
         self.observed.latency.add(ended - arrived);
         match result {
             Ok(instance) => {
@@ -124,7 +125,7 @@ impl Partition {
         let mut instance =
             version.check_out(&self.host, &self.observed, progress, Pool::Query, deadline).await?;
         let access = if version.spec.stateful { Access::Query } else { Access::None };
-        instance.begin(access, progress, std::time::Instant::now(), deadline);
+        instance.begin(access, progress, deadline);
         let seen = match instance.look() {
             Ok(seen) => seen,
             Err(error) => {

@@ -157,9 +157,10 @@ impl Version {
     ) -> Result<InstanceHandle, RequestError> {
         progress.set(Step::Place);
         let places = host.places(self.metering());
-        let place = places.take(host.workers(), self.spec.module.permits(), until).await?;
+        let place = places.take(host.workers(), self.spec.module.permits(), until);
+        let place = progress.in_guest.waits_for(place).await?;
         progress.set(Step::Start);
-        self.memory.room_from_leaving(START_BYTES).await;
+        progress.in_guest.waits_for(self.memory.room_from_leaving(START_BYTES)).await;
         let started = Instance::new(&self.spec.module, &self.settings, place, observed).await;
         progress.set(Step::Guest);
         started.map(InstanceHandle::new).map_err(|error| RequestError::Trapped { trap: error.trap })

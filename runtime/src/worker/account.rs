@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::quota::{Admission, CpuQuota, CpuRate};
 use super::standing::Standing;
-use super::turns::{Taking, Turns};
+use super::turns::{Taking, Turns, poll_began};
 use crate::meter::MeterCell;
 use crate::progress::{During, Progress, Step};
 
@@ -71,8 +71,8 @@ impl CpuAccount {
     }
 
     /// Runs a guest's work within the partition's share: where that is used up, the work waits, and the worker does
-    /// something else, which `progress` shows. A heavy partition's work waits for its turn, too. Deadlines belong
-    /// around this, so that a wait counts against them. The work stays where it is pinned: a guest's call is a future of some
+    /// something else, which `progress` shows. A heavy partition's work waits for its turn, too. No such wait is time in
+    /// the guest. Deadlines belong around this, so that a wait counts against them. The work stays where it is pinned: a guest's call is a future of some
     /// kilobytes, and whoever passes it on by value copies it.
     pub(crate) async fn throttled<F: Future>(
         self: &Rc<Self>,
@@ -81,16 +81,26 @@ impl CpuAccount {
     ) -> F::Output {
         let mut wait: Option<Wait<'_>> = None;
         let mut taking = Taking::new(&self.turns, &self.standing);
+        let mut held_up = HeldUp { progress, is_now: false };
         poll_fn(move |context| {
             if (self.quota.is_limited() || wait.is_some())
                 && self.poll_admitted(progress, &mut wait, context).is_pending()
             {
                 taking.leave();
+                held_up.since(poll_began);
                 return Poll::Pending;
             }
-            ready!(taking.poll_called(context));
+            if taking.poll_called(context).is_pending() {
+                held_up.since(poll_began);
+                return Poll::Pending;
+            }
+            held_up.ends();
             let result = work.as_mut().poll(context);
-            taking.was_polled();
+            if let Some(gave_way) = taking.was_polled()
+                && result.is_pending()
+            {
+                held_up.since(|| gave_way);
+            }
             result
         })
         .await
@@ -112,6 +122,33 @@ impl CpuAccount {
             *wait = None;
         }
         Poll::Ready(())
+    }
+}
+
+/// Whether a request is held up before or between the polls of its guest. The clock was read already: for the poll, or when
+/// the guest gave way.
+struct HeldUp<'p> {
+    progress: Option<&'p Progress>,
+    is_now: bool,
+}
+
+impl HeldUp<'_> {
+    fn since(&mut self, when: impl FnOnce() -> Instant) {
+        if let Some(progress) = self.progress
+            && !self.is_now
+        {
+            self.is_now = true;
+            progress.in_guest.waits(when());
+        }
+    }
+
+    fn ends(&mut self) {
+        if let Some(progress) = self.progress
+            && self.is_now
+        {
+            self.is_now = false;
+            progress.in_guest.goes_on(poll_began());
+        }
     }
 }
 

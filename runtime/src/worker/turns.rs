@@ -32,8 +32,8 @@ const ALONE_AFTER: Duration = Duration::from_secs(1);
 thread_local! {
     /// When the poll began that runs on this thread.
     static POLL_BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// Whether the guest that was polled gave way at the end of its turn.
-    static GAVE_WAY: Cell<bool> = const { Cell::new(false) };
+    /// When the guest that was polled gave way, where it did at the end of its turn.
+    static GAVE_WAY: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// A poll begins that may run a guest.
@@ -41,16 +41,27 @@ pub(crate) fn poll_begins(now: Instant) {
     POLL_BEGAN.set(Some(now));
 }
 
+/// When the poll began that runs now.
+pub(super) fn poll_began() -> Instant {
+    POLL_BEGAN.get().unwrap_or_else(Instant::now)
+}
+
 /// A guest has worked for a while: where its turn is over, others have their turn first.
 pub(crate) async fn give_way_in_time() {
-    if POLL_BEGAN.get().is_some_and(|began| began.elapsed() >= TURN) {
-        give_way().await;
+    let Some(began) = POLL_BEGAN.get() else { return };
+    let now = Instant::now();
+    if now.saturating_duration_since(began) >= TURN {
+        give_way_at(now).await;
     }
 }
 
 /// Ends a guest's turn.
 pub(crate) async fn give_way() {
-    GAVE_WAY.set(true);
+    give_way_at(Instant::now()).await;
+}
+
+async fn give_way_at(now: Instant) {
+    GAVE_WAY.set(Some(now));
     // Looks at sockets and timers before it goes on; waking at once would only put it back at the end of the same queue.
     tokio::task::yield_now().await;
 }
@@ -225,16 +236,18 @@ impl<'a> Taking<'a> {
             && (self.gave_way || self.number.is_some() || !self.turns.is_alone(self.standing, now));
         if !must_wait || self.turns.left_of(self.standing).is_some_and(|left| !left.is_zero()) {
             self.forget();
-            GAVE_WAY.set(false);
+            GAVE_WAY.set(None);
             return Poll::Ready(());
         }
         self.wait(context.waker());
         Poll::Pending
     }
 
-    /// The guest was polled.
-    pub(super) fn was_polled(&mut self) {
-        self.gave_way = GAVE_WAY.take();
+    /// The guest was polled. Returns when it gave way, where it did.
+    pub(super) fn was_polled(&mut self) -> Option<Instant> {
+        let gave_way = GAVE_WAY.take();
+        self.gave_way = gave_way.is_some();
+        gave_way
     }
 
     fn wait(&mut self, waker: &Waker) {

@@ -76,6 +76,9 @@ async fn a_child_compiles_for_both_ways_of_metering_and_what_it_used_is_the_host
     let own = Duration::try_from(own).expect("positive");
     assert!(used.process_cpu > own, "{:?}, of which {own:?} are this process's", used.process_cpu);
     assert_eq!(used.host_cpu, used.process_cpu);
+    let children = bed.hvm.observe_host().compile_children;
+    assert_eq!(children.ended, 2);
+    assert!(children.cpu > Duration::ZERO && children.cpu < used.process_cpu, "{children:?} of {used:?}");
 }
 
 #[tokio::test]

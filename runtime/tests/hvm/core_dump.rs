@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use guests_path::Guest;
 use http::Method;
-use hvm_runtime::{CoreDumpError, LogSource, RequestError, Trap};
-use hvm_types::{ByteSize, Period};
+use hvm_runtime::{Call, CoreDumpError, LogSource, PartitionSpec, RequestError, Trap};
+use hvm_types::{ByteSize, CpuMhz, Period};
 use wasmparser::{
     CoreDumpInstancesSection, CoreDumpModulesSection, CoreDumpSection, CoreDumpStackSection, DataKind,
     KnownCustom, Operator, Parser, Payload, Validator,
@@ -160,13 +161,38 @@ async fn a_guest_that_hangs_shows_where_by_its_deadline_or_sooner() {
 }
 
 #[tokio::test]
+async fn a_guest_that_waits_for_its_share_is_stopped_when_it_ran_for_as_long_as_asked() {
+    const AFTER: Duration = Duration::from_millis(100);
+    let bed = Bed::with(|config| config.cpu = CpuMhz(1_000));
+    for guest in [Guest::Probe, Guest::Typed] {
+        let mut spec = PartitionSpec::new(first(), bed.module(guest).await);
+        spec.grants = super::bed::all_grants();
+        spec.resources.cpu = Some(CpuMhz(100));
+        spec.resources.deadline = Period(PATIENCE);
+        bed.hvm.open(spec).await.expect("it opens");
+        let wait = bed.hvm.core_dump(&first(), Some(AFTER)).expect("nobody else waits");
+        match guest {
+            Guest::Probe => drop(bed.get("/loop").await.expect_err("it never ends by itself")),
+            _ => drop(
+                bed.hvm.call(&first(), Call::query("loop", "")).await.expect_err("it never ends by itself"),
+            ),
+        }
+        within_patience(wait.wait()).await.expect("a dump");
+        bed.until(&first(), |status| status.doing.is_empty()).await;
+        let used = bed.hvm.usage().partitions.remove(0).meter;
+        assert!(used.wall >= AFTER && used.throttled > Duration::ZERO, "{used:?}");
+        bed.hvm.close(&first()).await.expect("it closes");
+    }
+}
+
+#[tokio::test]
 async fn a_typed_call_is_dumped_like_a_request() {
     let bed = Bed::new();
-    let module = bed.module(guests_path::Guest::Typed).await;
-    let mut spec = hvm_runtime::PartitionSpec::new(first(), module);
+    let module = bed.module(Guest::Typed).await;
+    let mut spec = PartitionSpec::new(first(), module);
     spec.grants = super::bed::all_grants();
     bed.hvm.open(spec).await.expect("it opens");
-    for call in [hvm_runtime::Call::query("trap", ""), hvm_runtime::Call::command("set-then-trap", "x")] {
+    for call in [Call::query("trap", ""), Call::command("set-then-trap", "x")] {
         let wait = bed.hvm.core_dump(&first(), None).expect("nobody else waits");
         bed.hvm.call(&first(), call).await.expect_err("trapped");
         let dump = within_patience(wait.wait()).await.expect("a dump");

@@ -11,6 +11,7 @@ mod fault;
 mod greed;
 mod idempotency;
 mod import;
+mod in_guest;
 mod isolation;
 mod life;
 mod limit;

@@ -201,5 +201,5 @@ async fn a_guest_beyond_its_share_waits_visibly_and_its_neighbour_and_its_deadli
     let used = bed.hvm.drain_usage().await.partitions;
     let used = &used.iter().find(|used| used.id == slow).expect("it was used").meter;
     assert_eq!((used.timed_out, bed.status(&slow).map(|status| status.throttled)), (1, Some(0)));
-    assert!(used.throttled > Duration::ZERO && used.throttled < used.wall, "{used:?}");
+    assert!(used.throttled > Duration::ZERO, "{used:?}");
 }

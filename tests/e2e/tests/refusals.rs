@@ -86,6 +86,57 @@ fn a_damaged_image_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn what_does_not_exist_is_refused_with_what_does_and_what_was_stopped_keeps_its_logs() {
+    let workshop = Workshop::new();
+    let server = dev(&workshop);
+    let ask = |command: &str, of: &str| server.hvm(&[&command, &of]);
+    for command in ["logs", "usage"] {
+        let refusal = ask(command, "nothere").refusal();
+        assert!(refusal.contains("no deployment `nothere`") && refusal.contains("hvm deploy"), "{refusal}");
+    }
+    let image = workshop.build(&probe("1.0.0"));
+    server.deploy(&file(&workshop, &image, |text| text));
+    for command in ["logs", "usage"] {
+        let refusal = ask(command, "nothere").refusal();
+        assert!(refusal.contains("there is probe"), "{refusal}");
+        let refusal = ask(command, "probe/nothere").refusal();
+        assert!(refusal.contains("no group `nothere`"), "{refusal}");
+        let _ = ask(command, "probe/probe/1").success();
+    }
+    let refusal = server.hvm(&[&"logs", &"--follow", &"nothere"]).refusal();
+    assert!(refusal.contains("there is probe"), "{refusal}");
+
+    let answer = Client::new().get(&format!("{}/log?p=1&m=remember", server.ingress)).expect("an answer");
+    assert!(answer.status.is_success(), "{}", answer.status);
+    eventually("the line is stored", || match ask("logs", "probe").stdout {
+        log if log.contains("remember") => Ok(()),
+        log => Err(log),
+    });
+    let _ = ask("stop", "probe").success();
+    eventually("nothing is declared any more", || match server.status() {
+        serde_json::Value::Array(all) if all.is_empty() => Ok(()),
+        status => Err(status.to_string()),
+    });
+    assert!(ask("logs", "probe").success().contains("remember"));
+    assert!(ask("usage", "probe").success().contains("probe/probe/"));
+}
+
+#[test]
+fn a_deployment_that_finds_no_room_says_so_at_once_and_at_the_end() {
+    let workshop = Workshop::new();
+    let role = Role::Dev { trust: workshop.trust() };
+    let server = Daemon::start_with(&role, &workshop.path("data"), &["--memory", "64"]);
+    let image = workshop.build(&probe("1.0.0"));
+    let large = file(&workshop, &image, |text| text.replace("memory: 32", "memory: 65"));
+    let deployed = server.hvm(&[&"deploy", &"--timeout", &"2", &large]);
+    assert_eq!(deployed.code, 1, "{}", deployed.stderr);
+    let lines: Vec<&str> = deployed.stderr.lines().collect();
+    let waits = "probe/probe: 2 copies wait: no host takes it: dev: too little memory";
+    assert!(lines[0].starts_with(waits), "{lines:?}");
+    assert!(lines[1].starts_with("error: ") && lines[1].contains(waits), "{lines:?}");
+}
+
+#[test]
 fn a_wrong_deployment_file_is_refused_with_file_line_and_field() {
     let workshop = Workshop::new();
     let server = dev(&workshop);
