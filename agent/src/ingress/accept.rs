@@ -145,7 +145,7 @@ async fn accept(
 ) {
     let connections = Connections::new(places);
     let mut watching = std::pin::pin!(connections.watch());
-    let serving = Rc::new((Server::new(), dispatch, stopped.clone()));
+    let server = Rc::new(Server::new());
     loop {
         let accepted = async {
             let (stream, _) = listener.accept().await?;
@@ -158,10 +158,9 @@ async fn accept(
         };
         match accepted {
             Ok((stream, connection)) => {
-                let serving = Rc::clone(&serving);
+                let (server, dispatch, stopped) = (Rc::clone(&server), Rc::clone(&dispatch), stopped.clone());
                 tokio::task::spawn_local(async move {
-                    let (server, dispatch, stopped) = &*serving;
-                    Box::pin(serve(server, stream, dispatch, stopped.clone(), connection)).await;
+                    Box::pin(serve(&server, stream, dispatch, stopped, connection)).await;
                 });
             }
             Err(error) => {
@@ -191,12 +190,12 @@ async fn place(connections: &Rc<Connections>) -> Connection {
 async fn serve(
     server: &Server,
     stream: TcpStream,
-    dispatch: &Rc<Dispatch>,
+    dispatch: Rc<Dispatch>,
     stopped: watch::Receiver<bool>,
     connection: Connection,
 ) {
     // Without it small answers wait for the client's acknowledgement; it can only fail on a dead connection.
     let _ = stream.set_nodelay(true);
-    let answer = |request| Rc::clone(dispatch).answer(request);
+    let answer = move |request| Rc::clone(&dispatch).answer(request);
     server.serve(stream, answer, stopped, connection).await;
 }

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hvm_runtime::RequestError;
 use hvm_types::ReplicaId;
 
+use super::framing::HeadRefusal;
 use super::header::{AskedHostError, PARTITION};
 use super::key::KeyError;
 use super::routing::RoutingError;
@@ -19,6 +20,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// A request that was not answered by a guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngressRefusal {
+    #[error(transparent)]
+    Framing(#[from] HeadRefusal),
     #[error(transparent)]
     Head(#[from] AskedHostError),
     #[error("the method CONNECT is not offered")]
@@ -52,7 +55,8 @@ pub(crate) enum IngressRefusal {
 impl IngressRefusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Head(_) => StatusCode::BAD_REQUEST,
+            Self::Framing(HeadRefusal::TooLong) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Framing(HeadRefusal::Ambiguous) | Self::Head(_) => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::Routing(RoutingError::NoRoute { .. }) => StatusCode::NOT_FOUND,
             Self::Routing(RoutingError::Key(_)) => StatusCode::BAD_REQUEST,
@@ -80,6 +84,8 @@ impl IngressRefusal {
     /// A fixed word for programs.
     fn kind(&self) -> &'static str {
         match self {
+            Self::Framing(HeadRefusal::Ambiguous) => "ambiguous",
+            Self::Framing(HeadRefusal::TooLong) => "head-too-long",
             Self::Head(_) => "host-header",
             Self::Connect => "method",
             Self::Routing(RoutingError::NoRoute { .. }) => "no-route",

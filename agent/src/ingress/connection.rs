@@ -16,15 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::connections::Connection;
-use super::framing::StrictFraming;
+use super::framing::{MAX_HEAD_BYTES, StrictFraming};
 use super::requests::Ending;
 use super::stalls::Stalls;
 
 /// How long a client may leave what is sent to it unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest head of a request in bytes.
-const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Requests at the same time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
@@ -87,7 +84,7 @@ impl Server {
         connection: Connection,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
-        A: Fn(Request<Incoming>) -> F,
+        A: Fn(Request<Incoming>) -> F + 'static,
         F: Future<Output = Response<B>> + 'static,
         B: Body + Unpin + 'static,
         B::Data: Send,
@@ -95,14 +92,14 @@ impl Server {
     {
         let requests = Rc::clone(connection.requests());
         let begun = Rc::clone(&requests);
-        let stopping = Rc::new(stopped.clone());
+        let shared = Rc::new((answer, stopped.clone()));
         let service = service_fn(move |request: Request<Incoming>| {
             let has_streams = request.version() == Version::HTTP_2;
             let under_way = begun.begin(has_streams);
-            let stopping = Rc::clone(&stopping);
-            let answer = answer(request);
+            let shared = Rc::clone(&shared);
             async move {
-                let mut response = answer.await.map(|body| under_way.answered(body));
+                let (answer, stopping) = &*shared;
+                let mut response = answer(request).await.map(|body| under_way.answered(body));
                 if *stopping.borrow() && !has_streams {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -156,3 +153,6 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
         tokio::task::spawn_local(future);
     }
 }
+
+#[cfg(test)]
+mod tests;

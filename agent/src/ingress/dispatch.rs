@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::answer::IngressRefusal;
 use super::body::AnswerBody;
 use super::forward::Forward;
+use super::framing::HeadRefusal;
 use super::header::{HOP, PARTITION, PROBE, asked_host, strip_hop_by_hop};
 use super::routing::{Preference, Replica, RequestHead, Target};
 use super::serving::{Serving, wait_until_ready};
@@ -71,6 +72,9 @@ impl Dispatch {
         let refused = |refusal: IngressRefusal| (refusal, None);
         if request.method() == Method::CONNECT {
             return Err(refused(IngressRefusal::Connect));
+        }
+        if let Some(refusal) = HeadRefusal::of(request.method(), request.uri()) {
+            return Err(refused(refusal.into()));
         }
         let hop = request.headers_mut().remove(HOP);
         if hop.as_ref() == Some(&PROBE) {
