@@ -7,7 +7,7 @@ use std::path::Path;
 use hvm_types::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
-use crate::StartError;
+use crate::{OpenFiles, StartError};
 
 /// Mappings of one place in the pool: the parts of a memory before, in and after its copy-on-write image, and what is
 /// reserved behind it (4 measured with a Rust component); a stack and its guard page (2).
@@ -24,8 +24,6 @@ const COMMITTED_PER_INSTANCE: u64 = 8 << 20;
 /// A live instance of a small component was measured to keep this much resident. More places than memory has room for
 /// would help nobody.
 const RESIDENT_PER_INSTANCE: u64 = 64 << 10;
-/// Below this, connections are refused before anything else is scarce.
-const OPEN_FILES_WANTED: u64 = 16_384;
 /// What is taken to be the host's memory where it can't be read.
 const UNKNOWN_MEMORY: ByteSize = ByteSize::mib(1024);
 
@@ -39,7 +37,7 @@ pub struct HostLimits {
     /// The limit of the address space (`ulimit -v`), in bytes.
     pub address_space: Option<u64>,
     /// The limit of open files (`ulimit -n`).
-    pub open_files: Option<u64>,
+    pub open_files: OpenFiles,
     /// Bytes that may still be committed, where the kernel does not overcommit (`vm.overcommit_memory` is 2).
     pub committable: Option<u64>,
 }
@@ -67,7 +65,7 @@ impl HostLimits {
             memory: cgroup_memory().map_or(machine, |cgroup| ByteSize(cgroup.min(machine.0))),
             max_map_count: number("/proc/sys/vm/max_map_count"),
             address_space: getrlimit(Resource::As).current,
-            open_files: getrlimit(Resource::Nofile).current,
+            open_files: OpenFiles::read(),
             committable: if strict { committable() } else { None },
         }
     }
@@ -135,12 +133,7 @@ impl HostLimits {
                 advice.push(format!("{held}: run `sysctl -w vm.overcommit_memory=0`"));
             }
         }
-        if let Some(files) = self.open_files.filter(|files| *files < OPEN_FILES_WANTED) {
-            advice.push(format!(
-                "at most {files} open files, and each connection is one: run `ulimit -n {OPEN_FILES_WANTED}` before \
-                 (systemd: `LimitNOFILE={OPEN_FILES_WANTED}`)"
-            ));
-        }
+        advice.extend(self.open_files.advice());
         advice.into_iter().map(HostAdvice).collect()
     }
 }
@@ -188,7 +181,7 @@ mod tests {
         memory: ByteSize::mib(24 << 10),
         max_map_count: Some(65_530),
         address_space: None,
-        open_files: Some(1 << 20),
+        open_files: OpenFiles::of(1 << 20),
         committable: None,
     };
 
@@ -235,7 +228,8 @@ mod tests {
 
     #[test]
     fn few_open_files_are_advised_against() {
-        let advice = HostLimits { open_files: Some(1_024), memory: ByteSize::mib(64), ..COMMON }.advice();
+        let advice =
+            HostLimits { open_files: OpenFiles::of(1_024), memory: ByteSize::mib(64), ..COMMON }.advice();
         assert!(advice.len() == 1 && advice[0].to_string().contains("ulimit -n 16384"), "{advice:?}");
     }
 

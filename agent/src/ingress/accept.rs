@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hvm_runtime::{Hvm, WorkerStopped};
+use hvm_runtime::{Hvm, OpenFiles, WorkerStopped};
 use hvm_types::HostId;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,16 +16,17 @@ use tokio::sync::{Semaphore, watch};
 use super::connection::Server;
 use super::connections::{Connection, Connections};
 use super::dispatch::Dispatch;
+use super::forward::Forward;
 use super::serving::Serving;
-
-/// Connections that one worker keeps open; further ones wait in the socket's queue.
-const MAX_CONNECTIONS: u32 = 8192;
 
 /// Connections that the kernel completes ahead of `accept` (listen(2)).
 const BACKLOG: i32 = 1024;
 
-/// How long accepting pauses when the process has no file descriptors left.
+/// How long accepting pauses when it failed: where the process or the system has no file left, it would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a worker says that accepting fails.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often a connection that has no place looks whether one of the others can make room.
 const ROOM_PERIOD: Duration = Duration::from_millis(100);
@@ -59,7 +60,9 @@ pub enum IngressError {
 pub(crate) struct Ingress {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    connections: Vec<Arc<Semaphore>>,
+    /// Of each worker.
+    places: Vec<Arc<Semaphore>>,
+    places_each: u32,
 }
 
 impl Ingress {
@@ -72,15 +75,19 @@ impl Ingress {
     ) -> Result<Self, IngressError> {
         let address = free_address(address)?;
         let (stop, stopped) = watch::channel(false);
-        let mut connections = Vec::new();
+        let files = OpenFiles::read();
+        let workers = hvm.workers().len();
+        let places_each = files.clients_per_worker(workers);
+        let mut all_places = Vec::new();
         for worker in hvm.workers() {
             let listener = listen(address).map_err(|source| IngressError::Listen { address, source })?;
-            let places = Arc::new(Semaphore::new(usize::try_from(MAX_CONNECTIONS).unwrap_or(usize::MAX)));
-            connections.push(Arc::clone(&places));
+            let places = Arc::new(Semaphore::new(places_each));
+            all_places.push(Arc::clone(&places));
             let (hvm, serving, here) = (hvm.clone(), serving.clone(), here.clone());
             let stopped = stopped.clone();
             let accepting = move || async move {
-                let dispatch = Rc::new(Dispatch::new(hvm, serving, &here));
+                let forward = Forward::new(&here, files.forwarded_per_worker(workers));
+                let dispatch = Rc::new(Dispatch::new(hvm, serving, forward));
                 match TcpListener::from_std(listener) {
                     Ok(listener) => accept(listener, dispatch, places, stopped).await,
                     Err(error) => tracing::error!(%error, "a worker can't accept connections"),
@@ -88,7 +95,8 @@ impl Ingress {
             };
             worker.spawn(accepting).await?;
         }
-        Ok(Self { address, stop, connections })
+        let places_each = u32::try_from(places_each).unwrap_or(u32::MAX);
+        Ok(Self { address, stop, places: all_places, places_each })
     }
 
     /// Where it listens.
@@ -101,8 +109,8 @@ impl Ingress {
     pub(crate) async fn stop(self, grace: Duration) -> bool {
         self.stop.send_replace(true);
         let all = async {
-            for places in &self.connections {
-                if places.acquire_many(MAX_CONNECTIONS).await.is_err() {
+            for places in &self.places {
+                if places.acquire_many(self.places_each).await.is_err() {
                     break;
                 }
             }
@@ -146,6 +154,7 @@ async fn accept(
     let connections = Connections::new(places);
     let mut watching = std::pin::pin!(connections.watch());
     let server = Rc::new(Server::new());
+    let mut complaint = Complaint::default();
     loop {
         let accepted = async {
             let (stream, _) = listener.accept().await?;
@@ -164,10 +173,32 @@ async fn accept(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                if let Some(times) = complaint.failed(Instant::now()) {
+                    tracing::warn!(%error, times, "accepting connections failed");
+                }
+                connections.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// What is said of failures that may go on and on.
+#[derive(Debug, Default)]
+struct Complaint {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Complaint {
+    /// Counts a failure. Returns how many there were since the last one that was said, where it is time to say one.
+    fn failed(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        let is_due = self.last.is_none_or(|last| now.duration_since(last) >= COMPLAINT_PERIOD);
+        is_due.then(|| {
+            self.last = Some(now);
+            std::mem::take(&mut self.unsaid)
+        })
     }
 }
 
@@ -198,4 +229,20 @@ async fn serve(
     let _ = stream.set_nodelay(true);
     let answer = move |request| Rc::clone(&dispatch).answer(request);
     server.serve(stream, answer, stopped, connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_goes_on_is_said_now_and_then_with_how_often_it_came() {
+        let (mut complaint, start) = (Complaint::default(), Instant::now());
+        assert_eq!(complaint.failed(start), Some(1));
+        for _ in 0..99 {
+            assert_eq!(complaint.failed(start + COMPLAINT_PERIOD / 2), None);
+        }
+        assert_eq!(complaint.failed(start + COMPLAINT_PERIOD), Some(100));
+        assert_eq!(complaint.failed(start + COMPLAINT_PERIOD), None);
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) enum IngressRefusal {
     /// Nothing was sent to the owner.
     #[error("host {host}, which owns {group}, can't be reached at {address}; try again")]
     OwnerUnreachable { host: String, address: String, group: String },
+    #[error("too many requests are being passed on to other hosts by this one; try again")]
+    TooManyForwarded,
     /// The owner may have done it.
     #[error(
         "host {host}, which owns {group}, broke off before it answered; whether the request was applied is not \
@@ -66,6 +68,7 @@ impl IngressRefusal {
             | Self::TooManyWait
             | Self::ForwardedTwice { .. }
             | Self::OwnerUnreachable { .. }
+            | Self::TooManyForwarded
             // It is assigned here, so that it will be known in a moment.
             | Self::Request(RequestError::Unknown { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::OwnerLost { .. } => StatusCode::BAD_GATEWAY,
@@ -96,6 +99,7 @@ impl IngressRefusal {
             Self::Starting { .. } | Self::TooManyWait => "starting",
             Self::ForwardedTwice { .. } => "forwarded-twice",
             Self::OwnerUnreachable { .. } => "owner-unreachable",
+            Self::TooManyForwarded => "forwarding-full",
             Self::OwnerLost { .. } => "owner-lost",
             Self::Request(error) => request_kind(error),
         }

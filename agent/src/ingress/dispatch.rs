@@ -9,7 +9,7 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use hvm_runtime::{Hvm, RequestBody};
-use hvm_types::{HostId, ReplicaId};
+use hvm_types::ReplicaId;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
@@ -45,13 +45,13 @@ pub(crate) struct Dispatch {
 struct Seen(Arc<Serving>);
 
 impl Dispatch {
-    pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, here: &HostId) -> Self {
+    pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, forward: Forward) -> Self {
         let current = RefCell::new(Rc::new(Seen(Arc::clone(&serving.borrow()))));
         Self {
             hvm,
             serving: RefCell::new(serving),
             current,
-            forward: Forward::new(here),
+            forward,
             turn: Cell::new(0),
             waiting: Cell::new(0),
         }
