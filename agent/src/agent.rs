@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hvm_appimage::TrustPolicy;
 use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
-use hvm_runtime::{HostLimits, Hvm, HvmConfig, PreparedHvm};
+use hvm_runtime::{HostLimits, Hvm, HvmConfig, OpenFiles, PreparedHvm};
 use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
 use tokio::sync::{Semaphore, watch};
 use tonic::service::Routes;
@@ -48,14 +48,16 @@ pub struct AgentHandle {
 }
 
 impl Agent {
-    /// Starts an agent: it runs what it ran before at once, and connects to the scheduler beside that.
+    /// Starts an agent: it runs what it ran before at once, and connects to the scheduler beside that. It raises the
+    /// process' limit of open files as far as it may.
     ///
     /// # Errors
-    /// Where the data directory, a port, the trust policy or what is kept in the directory can't be used, or the host
-    /// would offer too little to run anything.
+    /// Where the process may have too few files open, the data directory, a port, the trust policy or what is kept in the
+    /// directory can't be used, or the host would offer too little to run anything.
     pub async fn start(config: AgentConfig) -> Result<AgentHandle, StartError> {
+        // The limit is the process', and the shares of it are taken from what it is from now on.
+        OpenFiles::raise().check()?;
         config.check_offer()?;
-        HostLimits::read().check_open_files()?;
         let data_dir = DataDir::lock(&config.data_dir)?;
         // The state and everything else have nothing to do with each other until both are there.
         let state = LocalConfig::new(data_dir.file("state"));

@@ -17,6 +17,9 @@ use crate::usage::UsageError;
 /// An agent that could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The process may have too few files open.
+    #[error(transparent)]
+    OpenFiles(#[from] hvm_runtime::TooFewFiles),
     /// The data directory can't be taken.
     #[error(transparent)]
     DataDir(#[from] DataDirError),

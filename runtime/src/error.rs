@@ -58,17 +58,6 @@ pub enum StartError {
         /// Instances that would fit.
         possible: Possible,
     },
-    /// The process may have too few files open.
-    #[error(
-        "open files: the process may have {allowed}, which is too few to start with; run `ulimit -n {wanted}` before \
-         (systemd: `LimitNOFILE={wanted}`)"
-    )]
-    OpenFiles {
-        /// How many it may have.
-        allowed: u64,
-        /// How many make sense.
-        wanted: u64,
-    },
     /// A process has not enough addresses.
     #[error(
         "start {instances} instances: no process has enough addresses for them; lower `max_instances` and `max_deterministic_instances` to {possible} together"

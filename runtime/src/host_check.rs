@@ -7,8 +7,8 @@ use std::path::Path;
 use hvm_types::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
-use crate::StartError;
 use crate::error::Possible;
+use crate::{OpenFiles, StartError};
 
 /// Mappings of one place in the pool: the parts of a memory before, in and after its copy-on-write image, and what is
 /// reserved behind it (4 measured with a Rust component); a stack and its guard page (2).
@@ -25,10 +25,6 @@ const COMMITTED_PER_INSTANCE: u64 = 8 << 20;
 /// A live instance of a small component was measured to keep this much resident. More places than memory has room for
 /// would help nobody.
 const RESIDENT_PER_INSTANCE: u64 = 64 << 10;
-/// Below this, connections are refused before anything else is scarce.
-const OPEN_FILES_WANTED: u64 = 16_384;
-/// With less, not even the workers and the state start.
-const LEAST_OPEN_FILES: u64 = 64;
 /// What is taken to be the host's memory where it can't be read.
 const UNKNOWN_MEMORY: ByteSize = ByteSize::mib(1024);
 
@@ -42,7 +38,7 @@ pub struct HostLimits {
     /// The limit of the address space (`ulimit -v`), in bytes.
     pub address_space: Option<u64>,
     /// The limit of open files (`ulimit -n`).
-    pub open_files: Option<u64>,
+    pub open_files: OpenFiles,
     /// Bytes that may still be committed, where the kernel does not overcommit (`vm.overcommit_memory` is 2).
     pub committable: Option<u64>,
 }
@@ -70,7 +66,7 @@ impl HostLimits {
             memory: cgroup_memory().map_or(machine, |cgroup| ByteSize(cgroup.min(machine.0))),
             max_map_count: number("/proc/sys/vm/max_map_count"),
             address_space: getrlimit(Resource::As).current,
-            open_files: getrlimit(Resource::Nofile).current,
+            open_files: OpenFiles::read(),
             committable: if strict { committable() } else { None },
         }
     }
@@ -139,18 +135,6 @@ impl HostLimits {
         }
     }
 
-    /// Checks that this process may have as many files open as it takes to start at all. To be asked before anything is
-    /// opened, because everything else fails then with a reason of its own.
-    ///
-    /// # Errors
-    /// Where it may not.
-    pub fn check_open_files(&self) -> Result<(), StartError> {
-        match self.open_files.filter(|files| *files < LEAST_OPEN_FILES) {
-            Some(allowed) => Err(StartError::OpenFiles { allowed, wanted: OPEN_FILES_WANTED }),
-            None => Ok(()),
-        }
-    }
-
     /// Limits that hold this host back although the machine would carry more, each with the command that raises it: the
     /// one first that has to be raised first.
     #[must_use]
@@ -176,12 +160,7 @@ impl HostLimits {
                 "{when}at most {most} instances at a time, where the machine would carry {machine}: run {command}"
             ));
         }
-        if let Some(files) = self.open_files.filter(|files| *files < OPEN_FILES_WANTED) {
-            advice.push(format!(
-                "at most {files} open files, and each connection is one: run `ulimit -n {OPEN_FILES_WANTED}` before \
-                 (systemd: `LimitNOFILE={OPEN_FILES_WANTED}`)"
-            ));
-        }
+        advice.extend(self.open_files.advice());
         advice.into_iter().map(HostAdvice).collect()
     }
 }
@@ -245,7 +224,7 @@ mod tests {
         memory: ByteSize::mib(24 << 10),
         max_map_count: Some(65_530),
         address_space: None,
-        open_files: Some(1 << 20),
+        open_files: OpenFiles::of(1 << 20),
         committable: None,
     };
 
@@ -303,14 +282,6 @@ mod tests {
     }
 
     #[test]
-    fn too_few_open_files_to_start_at_all_are_refused_before_anything_else() {
-        let none = HostLimits { open_files: Some(24), ..COMMON };
-        let error = none.check_open_files().expect_err("too few").to_string();
-        assert!(error.contains("24") && error.contains("ulimit -n 16384"), "{error}");
-        assert!(COMMON.check_open_files().is_ok());
-    }
-
-    #[test]
     fn a_kernel_that_does_not_overcommit_carries_what_it_commits() {
         let strict = HostLimits { committable: Some(16 << 30), ..COMMON };
         assert_eq!(strict.most_instances(), 1_024);
@@ -320,7 +291,8 @@ mod tests {
 
     #[test]
     fn few_open_files_are_advised_against() {
-        let advice = HostLimits { open_files: Some(1_024), memory: ByteSize::mib(64), ..COMMON }.advice();
+        let advice =
+            HostLimits { open_files: OpenFiles::of(1_024), memory: ByteSize::mib(64), ..COMMON }.advice();
         assert!(advice.len() == 1 && advice[0].to_string().contains("ulimit -n 16384"), "{advice:?}");
     }
 

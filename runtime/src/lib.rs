@@ -50,6 +50,7 @@ mod meter;
 mod module;
 mod observe;
 mod observed;
+mod open_files;
 mod partition;
 mod places;
 mod processor;
@@ -80,6 +81,7 @@ pub use observe::{
     CompileChildren, Doing, HostObservation, PartitionStatus, PartitionUsage, Phase, PoolObservation, Usage,
     UsedSince,
 };
+pub use open_files::{OpenFiles, TooFewFiles};
 pub use partition::{AT_LEAST, SEQUENCE};
 pub use processor::measured_cpu;
 pub use request_error::{RequestError, Trap};

@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hvm_runtime::RequestError;
 use hvm_types::ReplicaId;
 
+use super::framing::HeadRefusal;
 use super::header::{AskedHostError, PARTITION};
 use super::key::KeyError;
 use super::routing::RoutingError;
@@ -19,6 +20,8 @@ const SOON: Duration = Duration::from_secs(1);
 /// A request that was not answered by a guest.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngressRefusal {
+    #[error(transparent)]
+    Framing(#[from] HeadRefusal),
     #[error(transparent)]
     Head(#[from] AskedHostError),
     #[error("the method CONNECT is not offered")]
@@ -39,6 +42,8 @@ pub(crate) enum IngressRefusal {
     /// Nothing was sent to the owner.
     #[error("host {host}, which owns {group}, can't be reached at {address}; try again")]
     OwnerUnreachable { host: String, address: String, group: String },
+    #[error("too many requests are being passed on to other hosts by this one; try again")]
+    TooManyForwarded,
     /// The owner may have done it.
     #[error(
         "host {host}, which owns {group}, broke off before it answered; whether the request was applied is not \
@@ -52,7 +57,8 @@ pub(crate) enum IngressRefusal {
 impl IngressRefusal {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Head(_) => StatusCode::BAD_REQUEST,
+            Self::Framing(HeadRefusal::TooLong) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Framing(HeadRefusal::Ambiguous) | Self::Head(_) => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::Routing(RoutingError::NoRoute { .. }) => StatusCode::NOT_FOUND,
             Self::Routing(RoutingError::Key(_)) => StatusCode::BAD_REQUEST,
@@ -62,6 +68,7 @@ impl IngressRefusal {
             | Self::TooManyWait
             | Self::ForwardedTwice { .. }
             | Self::OwnerUnreachable { .. }
+            | Self::TooManyForwarded
             // It is assigned here, so that it will be known in a moment.
             | Self::Request(RequestError::Unknown { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::OwnerLost { .. } => StatusCode::BAD_GATEWAY,
@@ -80,6 +87,8 @@ impl IngressRefusal {
     /// A fixed word for programs.
     fn kind(&self) -> &'static str {
         match self {
+            Self::Framing(HeadRefusal::Ambiguous) => "ambiguous",
+            Self::Framing(HeadRefusal::TooLong) => "head-too-long",
             Self::Head(_) => "host-header",
             Self::Connect => "method",
             Self::Routing(RoutingError::NoRoute { .. }) => "no-route",
@@ -90,6 +99,7 @@ impl IngressRefusal {
             Self::Starting { .. } | Self::TooManyWait => "starting",
             Self::ForwardedTwice { .. } => "forwarded-twice",
             Self::OwnerUnreachable { .. } => "owner-unreachable",
+            Self::TooManyForwarded => "forwarding-full",
             Self::OwnerLost { .. } => "owner-lost",
             Self::Request(error) => request_kind(error),
         }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hvm_runtime::ResponseBody;
-use hyper::body::Incoming;
+
+use super::forward::Forwarded;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -20,7 +21,7 @@ pub(crate) enum AnswerBody {
     /// A guest's on this host.
     Guest(ResponseBody),
     /// A guest's on another host.
-    Forwarded(Incoming),
+    Forwarded(Forwarded),
 }
 
 impl Body for AnswerBody {
@@ -34,7 +35,9 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Own(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
             Self::Guest(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Forwarded(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Forwarded(forwarded) => {
+                Pin::new(&mut forwarded.body).poll_frame(context).map_err(Into::into)
+            }
         }
     }
 
@@ -42,7 +45,7 @@ impl Body for AnswerBody {
         match self {
             Self::Own(body) => body.is_end_stream(),
             Self::Guest(body) => body.is_end_stream(),
-            Self::Forwarded(body) => body.is_end_stream(),
+            Self::Forwarded(forwarded) => forwarded.body.is_end_stream(),
         }
     }
 
@@ -50,7 +53,7 @@ impl Body for AnswerBody {
         match self {
             Self::Own(body) => body.size_hint(),
             Self::Guest(body) => body.size_hint(),
-            Self::Forwarded(body) => body.size_hint(),
+            Self::Forwarded(forwarded) => forwarded.body.size_hint(),
         }
     }
 }

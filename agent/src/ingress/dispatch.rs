@@ -9,13 +9,14 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use hvm_runtime::{Hvm, RequestBody};
-use hvm_types::{HostId, ReplicaId};
+use hvm_types::ReplicaId;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use super::answer::IngressRefusal;
 use super::body::AnswerBody;
 use super::forward::Forward;
+use super::framing::HeadRefusal;
 use super::header::{HOP, PARTITION, PROBE, asked_host, strip_hop_by_hop};
 use super::routing::{Preference, Replica, RequestHead, Target};
 use super::serving::{Serving, wait_until_ready};
@@ -44,13 +45,13 @@ pub(crate) struct Dispatch {
 struct Seen(Arc<Serving>);
 
 impl Dispatch {
-    pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, here: &HostId) -> Self {
+    pub(crate) fn new(hvm: Hvm, serving: watch::Receiver<Arc<Serving>>, forward: Forward) -> Self {
         let current = RefCell::new(Rc::new(Seen(Arc::clone(&serving.borrow()))));
         Self {
             hvm,
             serving: RefCell::new(serving),
             current,
-            forward: Forward::new(here),
+            forward,
             turn: Cell::new(0),
             waiting: Cell::new(0),
         }
@@ -71,6 +72,9 @@ impl Dispatch {
         let refused = |refusal: IngressRefusal| (refusal, None);
         if request.method() == Method::CONNECT {
             return Err(refused(IngressRefusal::Connect));
+        }
+        if let Some(refusal) = HeadRefusal::of(request.method(), request.uri()) {
+            return Err(refused(refusal.into()));
         }
         let hop = request.headers_mut().remove(HOP);
         if hop.as_ref() == Some(&PROBE) {

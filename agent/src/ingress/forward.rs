@@ -1,5 +1,7 @@
 //! Passing a request on to the host that owns its partition, over kept connections.
 
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,11 +10,13 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version};
 use http_body::Body as _;
 use http_body_util::{Either, Empty};
+use hvm_runtime::RequestError;
 use hvm_types::HostId;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::IngressRefusal;
 use super::header::{HOP, PROBE, strip_hop_by_hop};
@@ -25,8 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// on one that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Unused connections kept to each host, by each worker.
+/// Unused connections kept to each host, by each worker; fewer where it may pass on few requests.
 const MAX_IDLE_PER_HOST: usize = 64;
+/// See [`MAX_IDLE_PER_HOST`].
+const IDLE_SHARE: usize = 8;
 
 /// How soon a host that vanished is noticed on a connection that waits for its answer.
 const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5);
@@ -45,12 +51,15 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Forward {
     client: Client<HttpConnector, Either<Incoming, Empty<Bytes>>>,
+    /// Room for requests that are passed on: each takes a connection. A client with one connection may send many.
+    places: Arc<Semaphore>,
     /// The name of this host, for the header that forbids forwarding again.
     from: HeaderValue,
 }
 
 impl Forward {
-    pub(crate) fn new(here: &HostId) -> Self {
+    /// Passes on at most so many requests at a time.
+    pub(crate) fn new(here: &HostId, places: usize) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
@@ -60,10 +69,10 @@ impl Forward {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .pool_max_idle_per_host((places / IDLE_SHARE).clamp(1, MAX_IDLE_PER_HOST))
             .build(connector);
         let from = HeaderValue::from_str(here.as_str()).expect("a host id is a DNS label");
-        Self { client, from }
+        Self { client, places: Arc::new(Semaphore::new(places)), from }
     }
 
     /// Sends the request to the owner and brings the answer. `group` names what was asked for, in errors.
@@ -72,7 +81,9 @@ impl Forward {
         owner: &OtherHost,
         group: &str,
         mut request: Request<Incoming>,
-    ) -> Result<Response<Incoming>, IngressRefusal> {
+    ) -> Result<Response<Forwarded>, IngressRefusal> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| IngressRefusal::TooManyForwarded)?;
         let unreachable = || IngressRefusal::OwnerUnreachable {
             host: owner.id.to_string(),
             address: owner.ingress.clone(),
@@ -98,7 +109,11 @@ impl Forward {
         let lost = || IngressRefusal::OwnerLost { host: owner.id.to_string(), group: group.to_owned() };
         let failed = |error: client::Error| {
             tracing::debug!(owner = %owner.id, ingress = owner.ingress, %error, "forwarding failed");
-            if error.is_connect() { unreachable() } else { lost() }
+            match clients_fault(&error) {
+                _ if error.is_connect() => unreachable(),
+                Some(reason) => RequestError::BodyBroken { reason }.into(),
+                None => lost(),
+            }
         };
         let mut response = tokio::select! {
             biased;
@@ -106,7 +121,7 @@ impl Forward {
             () = self.until_silent(owner) => return Err(lost()),
         };
         strip_hop_by_hop(response.headers_mut());
-        Ok(response)
+        Ok(response.map(|body| Forwarded { body, _place: place }))
     }
 
     /// Resolves when the owner does not say any more that it runs.
@@ -124,6 +139,19 @@ impl Forward {
             }
         }
     }
+}
+
+/// What was wrong with the request's body, where that is why it could not be passed on.
+fn clients_fault(error: &client::Error) -> Option<String> {
+    let error = error.source()?.downcast_ref::<hyper::Error>()?;
+    error.is_user().then(|| error.source().map_or_else(|| error.to_string(), ToString::to_string))
+}
+
+/// The body of an answer from another host, with the place of its request.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) body: Incoming,
+    _place: OwnedSemaphorePermit,
 }
 
 fn owner_uri(owner: &OtherHost, asked: &Uri) -> Option<Uri> {

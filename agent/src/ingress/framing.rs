@@ -1,6 +1,9 @@
-//! One reading of where an HTTP/1 request ends. What two readers could read differently (RFC 9112, 11.2) is made
-//! unreadable before hyper sees it, which then answers 400 and closes: hyper itself accepts a bare line feed, both a
-//! length and a coding, or the same length twice. HTTP/2 passes untouched; it has frames.
+//! One reading of where an HTTP/1 request ends. What two readers could read differently (RFC 9112, 11.2) never reaches
+//! hyper, which accepts a bare line feed, both a length and a coding, or the same length twice. HTTP/2 passes untouched;
+//! it has frames.
+//!
+//! A head is passed on when it is whole: then another request stands in the place of a refused one, which is answered
+//! in its turn with the reason ([`HeadRefusal`]). What is wrong behind a head ends the body that is being read.
 //!
 //! It knows of lines, lengths and chunks only; everything else about a head is checked by hyper.
 
@@ -8,28 +11,39 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::{Method, Uri};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How an HTTP/2 connection begins; no HTTP/1 method is followed by this.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 
-/// Longest line in bytes; hyper's own limit of a head is no larger.
-const MAX_LINE_BYTES: usize = 64 << 10;
+/// Longest head of a request in bytes, and longest line behind it.
+pub(crate) const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// Digits of a chunk's size: 60 bits.
 const MAX_SIZE_DIGITS: usize = 15;
 
-/// Takes the place of what has two readings: nothing that hyper accepts anywhere outside of a body's bytes, and what it
-/// takes for the end of a head, without which it would wait for one.
+/// Takes the place of what has two readings in a body: nothing that hyper accepts outside of a chunk's bytes.
 const POISON: &[u8] = b"\0\n\n";
+
+/// The method of what takes the place of a refused head. Whoever sends it is refused as well.
+const REFUSED: &str = "HVM-REFUSED";
+
+/// Bytes that are read at once of a head that did not come whole.
+const PIECE_BYTES: usize = 4 << 10;
 
 /// A connection whose requests can be read in one way only.
 #[derive(Debug)]
 pub(crate) struct StrictFraming<S> {
     stream: S,
     place: Place,
-    /// The beginning of a line whose end was not read yet.
-    partial: Vec<u8>,
+    /// The beginning of a head, or of a line behind it, that is not whole yet; then what of it is still to be passed on.
+    held: Vec<u8>,
+    /// How much of `held` is whole lines, and how much was searched for the end of one.
+    lines: usize,
+    searched: usize,
+    /// How much of `held` may be passed on.
+    ready: usize,
     head: Head,
     is_first: bool,
 }
@@ -50,9 +64,10 @@ enum Place {
     Trailer,
     /// HTTP/2: not looked at.
     Frames,
-    /// Something had two readings: only so much of the poison is still to be passed on.
+    /// Only so much of what stands in the place of the rest is still to be passed on.
     Refused {
-        poison: &'static [u8],
+        instead: &'static [u8],
+        is_head: bool,
     },
 }
 
@@ -65,22 +80,62 @@ enum Head {
     Chunked,
 }
 
+/// A head that was not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadRefusal {
+    #[error(
+        "the request can be read in two ways: its lines must end in CR LF, no line may continue another, and the length \
+         of its body must be said at most once, by one Content-Length in digits or by Transfer-Encoding: chunked"
+    )]
+    Ambiguous,
+    #[error("the request's head is longer than {} KiB; send fewer or shorter header fields", MAX_HEAD_BYTES >> 10)]
+    TooLong,
+}
+
+impl HeadRefusal {
+    /// What takes the place of the head.
+    const fn instead(self) -> &'static [u8] {
+        match self {
+            Self::Ambiguous => b"HVM-REFUSED /ambiguous HTTP/1.1\r\nConnection: close\r\n\r\n",
+            Self::TooLong => b"HVM-REFUSED /long HTTP/1.1\r\nConnection: close\r\n\r\n",
+        }
+    }
+
+    /// Whether a request stands in the place of a refused one, and why.
+    pub(crate) fn of(method: &Method, uri: &Uri) -> Option<Self> {
+        (method.as_str() == REFUSED)
+            .then(|| if uri.path() == "/long" { Self::TooLong } else { Self::Ambiguous })
+    }
+}
+
 /// There are two readings.
 #[derive(Debug, PartialEq, Eq)]
 struct Ambiguous;
 
 impl<S> StrictFraming<S> {
     pub(crate) const fn new(stream: S) -> Self {
-        Self { stream, place: Place::RequestLine, partial: Vec::new(), head: Head::NoBody, is_first: true }
+        Self {
+            stream,
+            place: Place::RequestLine,
+            held: Vec::new(),
+            lines: 0,
+            searched: 0,
+            ready: 0,
+            head: Head::NoBody,
+            is_first: true,
+        }
     }
 
-    /// Follows the requests through what was just read; returns how much of it has one reading.
+    /// Follows the requests through what begins where the last whole part ended; returns how much of it is whole.
+    /// `lines` and `searched` say how much of it was looked at before, and are left for the next time.
     fn follow(&mut self, bytes: &[u8]) -> usize {
-        let mut at = 0;
+        let mut whole = 0;
+        let mut at = std::mem::take(&mut self.lines);
+        let mut searched = std::mem::take(&mut self.searched);
         while at < bytes.len() {
             match &mut self.place {
                 Place::Frames => return bytes.len(),
-                Place::Refused { .. } => return at,
+                Place::Refused { .. } => return whole,
                 Place::Body { left } | Place::ChunkData { left } => {
                     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
                     at += here;
@@ -90,44 +145,80 @@ impl<S> StrictFraming<S> {
                         Place::ChunkData { left: 0 } => self.place = Place::ChunkEnd,
                         _ => {}
                     }
+                    whole = at;
                 }
-                _ => match self.follow_line(&bytes[at..]) {
-                    Ok(length) => at += length,
-                    Err(Ambiguous) => self.place = Place::Refused { poison: POISON },
-                },
+                _ => {
+                    let from = at.max(searched);
+                    let end = memchr::memchr(b'\n', &bytes[from..]).map(|end| from + end);
+                    if end.unwrap_or(bytes.len()) - whole > MAX_HEAD_BYTES {
+                        self.refuse(HeadRefusal::TooLong);
+                        return whole;
+                    }
+                    let Some(end) = end else {
+                        searched = bytes.len();
+                        break;
+                    };
+                    if self.take_line(&bytes[at..end]) == Err(Ambiguous) {
+                        self.refuse(HeadRefusal::Ambiguous);
+                        return whole;
+                    }
+                    at = end + 1;
+                    if self.place != Place::Field {
+                        whole = at;
+                    }
+                }
             }
         }
-        at
+        self.lines = at - whole;
+        self.searched = searched.saturating_sub(whole);
+        whole
     }
 
-    /// Takes the line that begins or goes on here; returns how much of it is here.
-    fn follow_line(&mut self, bytes: &[u8]) -> Result<usize, Ambiguous> {
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
-            if self.partial.len() + bytes.len() > MAX_LINE_BYTES {
-                return Err(Ambiguous);
-            }
-            self.partial.extend_from_slice(bytes);
-            return Ok(bytes.len());
-        };
-        if self.partial.is_empty() {
-            self.take_line(&bytes[..end])?;
-        } else {
-            let mut line = std::mem::take(&mut self.partial);
-            line.extend_from_slice(&bytes[..end]);
-            self.take_line(&line)?;
-            line.clear();
-            self.partial = line;
+    fn refuse(&mut self, why: HeadRefusal) {
+        let is_head = matches!(self.place, Place::RequestLine | Place::Field);
+        self.place = Place::Refused { instead: if is_head { why.instead() } else { POISON }, is_head };
+    }
+
+    /// Takes what was read where nothing is held; returns how much of it may be passed on.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let whole = self.follow(bytes);
+        if !matches!(self.place, Place::Refused { .. }) {
+            self.held.extend_from_slice(&bytes[whole..]);
         }
-        Ok(end + 1)
+        whole
     }
 
-    /// Passes the poison on, then the end of the connection.
-    fn poison(&mut self, buffer: &mut ReadBuf<'_>) {
-        if let Place::Refused { poison } = &mut self.place {
-            let (now, later) = poison.split_at(poison.len().min(buffer.remaining()));
+    /// Takes what was read behind what is held.
+    fn take_more(&mut self, bytes: &[u8]) {
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(bytes);
+        self.ready = self.follow(&held);
+        if matches!(self.place, Place::Refused { .. }) {
+            held.truncate(self.ready);
+        }
+        self.held = held;
+    }
+
+    /// Passes on what is whole of what was held, and what stands in the place of the rest. Whether there was any.
+    fn pass(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let before = buffer.filled().len();
+        if self.ready > 0 {
+            let now = self.ready.min(buffer.remaining());
+            buffer.put_slice(&self.held[..now]);
+            self.held.drain(..now);
+            self.ready -= now;
+            if self.held.is_empty() {
+                self.held = Vec::new();
+            }
+        }
+        if let Place::Refused { instead, .. } = &mut self.place
+            && self.ready == 0
+        {
+            let (now, later) = instead.split_at(instead.len().min(buffer.remaining()));
             buffer.put_slice(now);
-            *poison = later;
+            *instead = later;
         }
+        buffer.filled().len() > before
     }
 
     /// A line without its line feed.
@@ -207,23 +298,59 @@ fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
     std::str::from_utf8(digits).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or(Ambiguous)
 }
 
+impl<S: AsyncRead + Unpin> StrictFraming<S> {
+    /// Reads what follows a refused head and passes nothing of it on, not even its end: hyper would take that for a
+    /// client that went away, and bytes that nobody read would make the system cut the answer off.
+    fn poll_discard(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut piece = [0; PIECE_BYTES];
+            let mut piece = ReadBuf::new(&mut piece);
+            std::task::ready!(Pin::new(&mut self.stream).poll_read(context, &mut piece))?;
+            if piece.filled().is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for StrictFraming<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !matches!(self.place, Place::Refused { .. }) {
-            let before = buffer.filled().len();
-            std::task::ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-            if self.place == Place::Frames {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        loop {
+            if this.pass(buffer) {
                 return Poll::Ready(Ok(()));
             }
-            let passed = self.follow(&buffer.filled()[before..]);
-            buffer.set_filled(before + passed);
+            match this.place {
+                Place::Refused { is_head: true, .. } => return this.poll_discard(context),
+                Place::Refused { is_head: false, .. } => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+            if this.held.is_empty() {
+                std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+                let read = &buffer.filled()[before..];
+                if this.place == Place::Frames || read.is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                let whole = this.take(read);
+                buffer.set_filled(before + whole);
+                if whole > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                let mut piece = [0; PIECE_BYTES];
+                let mut piece = ReadBuf::new(&mut piece);
+                std::task::ready!(Pin::new(&mut this.stream).poll_read(context, &mut piece))?;
+                if piece.filled().is_empty() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.take_more(piece.filled());
+            }
         }
-        self.poison(buffer);
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -258,116 +385,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StrictFraming<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is passed on of `sent`, read in pieces of `piece` bytes.
-    fn passed(sent: &[u8], piece: usize) -> Vec<u8> {
-        let mut framing = StrictFraming::new(());
-        let mut read = vec![0; sent.len() + POISON.len()];
-        let mut buffer = ReadBuf::new(&mut read);
-        for piece in sent.chunks(piece) {
-            let length = framing.follow(piece);
-            buffer.put_slice(&piece[..length]);
-            framing.poison(&mut buffer);
-        }
-        buffer.filled().to_vec()
-    }
-
-    fn is_passed(sent: &[u8]) -> bool {
-        let whole = passed(sent, sent.len());
-        for piece in [1, 2, 3, 7] {
-            let is_whole = passed(sent, piece) == sent;
-            assert_eq!(is_whole, whole == sent, "in pieces of {piece}: {:?}", sent.escape_ascii());
-        }
-        assert!(whole == sent || whole.ends_with(POISON), "{:?}", whole.escape_ascii());
-        whole == sent
-    }
-
-    const BODY: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
-
-    #[test]
-    fn what_has_one_reading_passes_untouched() {
-        for rest in [
-            "\r\n",
-            "Content-Length: 3\r\n\r\na\nbGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-            "content-length:0\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "Transfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\na\nb\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "transfer-encoding:\tCHUNKED \r\n\r\nA\r\n0123456789\r\n000\r\nx-sum: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
-            "Cookie: a\r\nTE: trailers\r\n\r\n",
-        ] {
-            assert!(is_passed(format!("{BODY}{rest}").as_bytes()), "{rest:?}");
-        }
-        assert!(is_passed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\n\n\r"), "HTTP/2");
-    }
-
-    #[test]
-    fn what_has_two_readings_does_not_pass() {
-        for rest in [
-            "X: y\n\r\n",
-            "X: y\r\n\n",
-            "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
-            "Content-Length: 3\r\nContent-Length: 3\r\n\r\n",
-            "Content-Length: 3\r\nContent-Length: 4\r\n\r\n",
-            "Content-Length: 3, 3\r\n\r\n",
-            "Content-Length: +3\r\n\r\n",
-            "Content-Length: -3\r\n\r\n",
-            "Content-Length: 0x3\r\n\r\n",
-            "Content-Length:\r\n\r\n",
-            "Content-Length: 99999999999999999999\r\n\r\n",
-            "Content-Length : 3\r\n\r\n",
-            "Content-Length\t: 3\r\n\r\n",
-            " Content-Length: 3\r\n\r\n",
-            "Content-Length\r\n\r\n",
-            "Transfer-Encoding: identity\r\n\r\n",
-            "Transfer-Encoding: gzip, chunked\r\n\r\n",
-            "Transfer-Encoding: xchunked\r\n\r\n",
-            "Transfer-Encoding: chunked, chunked\r\n\r\n",
-            "Transfer-Encoding: \"chunked\"\r\n\r\n",
-            "Transfer-Encoding: \x0bchunked\r\n\r\n",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
-            "Transfer-Encoding:\r\n chunked\r\n\r\n",
-        ] {
-            assert!(!is_passed(format!("{BODY}{rest}").as_bytes()), "{rest:?}");
-        }
-        for chunks in [
-            "3\nabc\r\n0\r\n\r\n",
-            "0x3\r\nabc\r\n0\r\n\r\n",
-            "+3\r\nabc\r\n0\r\n\r\n",
-            "-3\r\nabc\r\n0\r\n\r\n",
-            "3 \r\nabc\r\n0\r\n\r\n",
-            " 3\r\nabc\r\n0\r\n\r\n",
-            "\r\nabc\r\n0\r\n\r\n",
-            ";x\r\n\r\n",
-            "3\r\nabcd\r\n0\r\n\r\n",
-            "3\r\nab\r\n0\r\n\r\n",
-            "3\r\nabc\n0\r\n\r\n",
-            "3;a\rb\r\nabc\r\n0\r\n\r\n",
-            "10000000000000003\r\nabc\r\n0\r\n\r\n",
-            "0\r\nx: y\n\r\n",
-            "0\r\nx: y\r\n z\r\n\r\n",
-            "0\r\n\n",
-        ] {
-            let request = format!("{BODY}Transfer-Encoding: chunked\r\n\r\n{chunks}");
-            assert!(!is_passed(request.as_bytes()), "{chunks:?}");
-        }
-    }
-
-    #[test]
-    fn nothing_that_follows_an_ambiguity_is_passed_on() {
-        let sent = b"GET / HTTP/1.1\nHost: a\r\n\r\nGET /admin HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(passed(sent, sent.len()), POISON);
-        assert_eq!(passed(sent, 5), b"GET / HTTP\0\n\n");
-    }
-
-    #[test]
-    fn a_line_without_end_is_not_kept() {
-        let mut framing = StrictFraming::new(());
-        for _ in 0..100 {
-            framing.follow(&[b'x'; 1024]);
-        }
-        assert!(matches!(framing.place, Place::Refused { .. }));
-        assert!(framing.partial.len() <= MAX_LINE_BYTES);
-    }
-}
+mod tests;

@@ -4,13 +4,14 @@
 mod accept;
 mod answer;
 mod body;
+mod connection;
+mod connections;
 mod dispatch;
-mod first_bytes;
 mod forward;
 mod framing;
 mod header;
 mod key;
-mod resets;
+mod requests;
 mod routing;
 mod serving;
 mod stalls;

@@ -5,6 +5,7 @@ mod api;
 mod converge;
 mod forward;
 mod hostile_client;
+mod hostile_forms;
 mod ingress;
 mod metrics;
 mod restart;

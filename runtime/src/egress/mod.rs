@@ -21,4 +21,4 @@ mod stream;
 mod tests;
 
 pub use exchange::{ConnectionDriver, send};
-pub use policy::{EgressPolicy, GrantError, MAX_CONNECTIONS, MAX_GRANTS, MAX_HOST_CONNECTIONS, Traffic};
+pub use policy::{EgressPolicy, GrantError, MAX_CONNECTIONS, MAX_GRANTS, Traffic};

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use hvm_types::{Origin, OriginHost, ParseOriginError};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::address;
+use crate::OpenFiles;
 use crate::meter::MeterCell;
 
 /// The most origins of one policy.
@@ -18,13 +19,11 @@ pub const MAX_GRANTS: usize = 256;
 /// `connection-limit-reached` instead of waiting.
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// The most connections that all policies of the process have open together.
-pub const MAX_HOST_CONNECTIONS: usize = 2_048;
 /// Names that one policy looks up at the same time; one more waits for them.
 const MAX_LOOKUPS: usize = 2;
 
-/// Room for the connections of all policies.
-static HOST_CONNECTIONS: Semaphore = Semaphore::const_new(MAX_HOST_CONNECTIONS);
+/// Room for the connections of all policies together.
+static HOST_CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(OpenFiles::read().outgoing()));
 
 /// The origins that a guest may call. Clones share the limit of connections and the counters; make one
 /// policy for what shall be limited and counted together.

@@ -61,8 +61,23 @@ impl Starting {
     /// Where it can't be started.
     #[must_use]
     pub fn spawn(role: &Role, data: &Path, settings: &[&str]) -> Self {
+        Self::spawn_as(Command::new(program("hvm")), role, data, settings)
+    }
+
+    /// The same, as a process that may have so many files open.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn spawn_with_files(files: u32, role: &Role, data: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\" \"$@\"")).arg(program("hvm"));
+        Self::spawn_as(command, role, data, &[])
+    }
+
+    fn spawn_as(mut command: Command, role: &Role, data: &Path, settings: &[&str]) -> Self {
         let log = data.with_extension("log");
-        let mut command = role.command();
+        role.arguments(&mut command);
         let log_file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         command
             .args(settings)
@@ -127,18 +142,23 @@ impl Starting {
         self.daemon.kill();
     }
 
+    /// What stands in its log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     /// That it does not serve, with the end of its log.
     #[must_use]
     pub fn silence(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let end = log.char_indices().rev().nth(LOG_SHOWN).map_or(0, |(at, _)| at);
         format!("the daemon does not serve; its log ends:\n{}", &log[end..])
     }
 }
 
 impl Role {
-    fn command(&self) -> Command {
-        let mut command = Command::new(program("hvm"));
+    fn arguments(&self, command: &mut Command) {
         let free = "127.0.0.1:0";
         match self {
             Self::Dev { trust } => {
@@ -152,7 +172,6 @@ impl Role {
                 command.args(["--scheduler", scheduler, "--trust"]).arg(trust);
             }
         }
-        command
     }
 }
 

@@ -15,6 +15,7 @@ use super::failure::WriteFailure;
 use super::journal::{self, Expected, JournalError};
 use super::layout::{self, BUCKETS, Chain, Place, SPACES};
 use super::tables::{self, TableError};
+use crate::OpenFiles;
 use crate::state::{ReadError, StartError};
 
 /// A keyspace is flushed to a table when it has this many bytes in memory.
@@ -251,6 +252,7 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Vec<Keyspac
     let open = || {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
+            .max_cached_files(Some(OpenFiles::read().tables()))
             // The journal's check reads values as they are.
             .journal_compression(fjall::CompressionType::None)
             .max_journaling_size(JOURNAL_BYTES)
