@@ -8,6 +8,7 @@ mod handle;
 mod handles;
 mod instance;
 mod linker;
+mod on_behalf;
 mod outgoing;
 mod state;
 mod typed;

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Request, Response, Uri};
+use hvm_types::ReplicaId;
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::on_behalf::OnBehalf;
 use crate::egress::{ConnectionDriver, EgressPolicy};
 use crate::progress::Progress;
 
@@ -24,6 +26,8 @@ const NARROW_BODY_CHUNK_BYTES: usize = 16 << 10;
 
 /// What a partition's guests may call.
 pub(crate) struct OutgoingPolicy {
+    /// Who pays for what calls take.
+    pub(crate) id: Arc<ReplicaId>,
     pub(crate) egress: EgressPolicy,
     /// Whether commands may call out too.
     pub(crate) in_commands: bool,
@@ -110,10 +114,15 @@ impl WasiHttpHooks for Outgoing {
             }
             Call::begin(progress, origin_of(request.uri()))
         });
-        Box::new(async move {
+        let id = Arc::clone(&policy.id);
+        let payer = Arc::clone(&id);
+        let sending = async move {
             let _call = call;
-            crate::egress::send(&policy.egress, request, options).await
-        })
+            let (response, driver) = crate::egress::send(&policy.egress, request, options).await?;
+            let driver: ConnectionDriver = Box::new(OnBehalf::of(&payer, Box::into_pin(driver)));
+            Ok((response, driver))
+        };
+        Box::new(OnBehalf::of(&id, Box::pin(sending)))
     }
 
     /// Asked first of the two, once for each body.

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use hvm_types::{Meter, ReplicaState};
@@ -56,6 +57,11 @@ impl Partition {
     /// The version that runs now. A request keeps the one it began with.
     pub(super) fn version(&self) -> Rc<Version> {
         Rc::clone(&self.version.borrow())
+    }
+
+    /// Charges time on the worker, until now, that no task of its own took.
+    pub(crate) fn charge(&self, time: Duration, now: Instant) {
+        self.slices.charge(&self.cpu, time, now);
     }
 
     /// Works off a lane, unless it is being worked off already by as many tasks as it may be.

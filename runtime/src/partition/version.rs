@@ -102,7 +102,11 @@ impl Version {
             config_granted: spec.grants.config,
             stores: spec.grants.keyvalue.clone().into(),
             state: state.clone(),
-            outgoing: Arc::new(OutgoingPolicy { egress, in_commands: spec.grants.http_in_commands }),
+            outgoing: Arc::new(OutgoingPolicy {
+                id: Arc::new(spec.id.clone()),
+                egress,
+                in_commands: spec.grants.http_in_commands,
+            }),
             memory: Arc::clone(&memory),
             answer_limit: spec.resources.response_body,
             log: Arc::clone(log),

@@ -123,6 +123,13 @@ impl Local {
         self.partitions.borrow().get(id).cloned()
     }
 
+    /// Charges time on this worker, until now, to a partition. Where that is not open any more, it stays the host's.
+    pub(crate) fn charge(&self, id: &ReplicaId, time: Duration, now: Instant) {
+        if let Some(Slot::Open(partition)) = self.partition(id) {
+            partition.charge(time, now);
+        }
+    }
+
     fn open_partitions(&self) -> Vec<Rc<Partition>> {
         let partitions = self.partitions.borrow();
         let open = partitions.values().filter_map(|slot| match slot {

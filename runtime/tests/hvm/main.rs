@@ -16,6 +16,7 @@ mod isolation;
 mod life;
 mod limit;
 mod observation;
+mod processor_time;
 mod query;
 mod seeing;
 mod sequence;
