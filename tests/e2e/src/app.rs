@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use guests_path::Guest;
+
 use crate::program::run;
 
 /// A folder with a signing key, where images and deployment files are made.
@@ -83,6 +85,22 @@ impl Workshop {
         let image = self.pack(app);
         self.sign(&image);
         image
+    }
+
+    /// Packs and signs the example `ledger`; returns the deployment file that it comes with.
+    ///
+    /// # Panics
+    /// Where it can't be packed.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        let _ = self.build(&App {
+            name: "ledger",
+            package: "books",
+            version: "1.0.0",
+            component: Guest::Ledger.component(),
+            capabilities: &["keyvalue"],
+        });
+        self.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"))
     }
 
     /// Writes a deployment file.

@@ -1,8 +1,7 @@
 //! A disk whose syncs fail or hang: nothing is acknowledged that is not on it, and who only reads is not disturbed.
 
 use brittle_disk::{BrittleDisk, SyncRule};
-use e2e::{Answer, App, Client, Daemon, Role, Workshop, eventually};
-use guests_path::Guest;
+use e2e::{Answer, Client, Daemon, Role, Workshop, eventually};
 
 /// The files of the state's database.
 const DATABASE: &str = "agent/state/fjall";
@@ -18,14 +17,7 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let workshop = Workshop::new();
-        let _ = workshop.build(&App {
-            name: "ledger",
-            package: "books",
-            version: "1.0.0",
-            component: Guest::Ledger.component(),
-            capabilities: &["keyvalue"],
-        });
-        let file = workshop.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"));
+        let file = workshop.ledger();
         let data = workshop.path("data");
         std::fs::create_dir(&data).expect("a place to mount at");
         let disk =

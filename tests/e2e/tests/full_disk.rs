@@ -5,8 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use e2e::{App, Client, Daemon, Role, Workshop, eventually};
-use guests_path::Guest;
+use e2e::{Client, Daemon, Role, Workshop, eventually};
 
 const DISK_MIB: u64 = 160;
 
@@ -52,14 +51,7 @@ fn a_full_disk_refuses_commands_answers_queries_and_recovers_by_itself() {
     let workshop = Workshop::new();
     let mount_point = workshop.path("disk");
     let disk = SmallDisk::mount(&mount_point);
-    let _ = workshop.build(&App {
-        name: "ledger",
-        package: "books",
-        version: "1.0.0",
-        component: Guest::Ledger.component(),
-        capabilities: &["keyvalue"],
-    });
-    let file = workshop.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"));
+    let file = workshop.ledger();
     let server = Daemon::start(&Role::Dev { trust: workshop.trust() }, &mount_point.join("data"));
     server.deploy(&file);
 

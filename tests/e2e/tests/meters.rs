@@ -1,7 +1,6 @@
 //! Meters over a kill: at most one window is lost, and nothing counts twice.
 
-use e2e::{App, Client, Daemon, Role, Workshop, eventually};
-use guests_path::Guest;
+use e2e::{Client, Daemon, Role, Workshop, eventually};
 use serde_json::Value;
 
 /// Requests that ended well, of all partitions and of the host itself.
@@ -61,14 +60,7 @@ fn ask(client: &Client, server: &Daemon, round: &str, count: u64) {
 #[test]
 fn a_kill_loses_at_most_the_last_window_of_the_meters_and_counts_nothing_twice() {
     let workshop = Workshop::new();
-    let _ = workshop.build(&App {
-        name: "ledger",
-        package: "books",
-        version: "1.0.0",
-        component: Guest::Ledger.component(),
-        capabilities: &["keyvalue"],
-    });
-    let file = workshop.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"));
+    let file = workshop.ledger();
     let role = Role::Dev { trust: workshop.trust() };
     let data = workshop.path("data");
     let client = Client::new();

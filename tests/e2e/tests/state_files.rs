@@ -6,8 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use e2e::{App, Client, Daemon, Role, Workshop};
-use guests_path::Guest;
+use e2e::{Client, Daemon, Role, Workshop};
 use serde_json::Value;
 
 const BOOKS: u32 = 12;
@@ -185,13 +184,6 @@ fn a_partition_goes_back_to_an_export_only_where_that_is_asked_for() {
 /// A workshop with the ledger in it.
 fn ledger() -> Workshop {
     let workshop = Workshop::new();
-    let _ = workshop.build(&App {
-        name: "ledger",
-        package: "books",
-        version: "1.0.0",
-        component: Guest::Ledger.component(),
-        capabilities: &["keyvalue"],
-    });
-    let _ = workshop.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"));
+    let _ = workshop.ledger();
     workshop
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use e2e::{App, Client, Daemon, Role, Workshop, eventually};
-use guests_path::Guest;
+use e2e::{Client, Daemon, Role, Workshop, eventually};
 use serde_json::Value;
 
 const BOOKS: u32 = 24;
@@ -44,14 +43,7 @@ fn balance(client: &Client, ingress: &str, book: u32) -> i64 {
 #[test]
 fn two_hosts_share_the_partitions_and_outlive_the_scheduler() {
     let workshop = Workshop::new();
-    let _ = workshop.build(&App {
-        name: "ledger",
-        package: "books",
-        version: "1.0.0",
-        component: Guest::Ledger.component(),
-        capabilities: &["keyvalue"],
-    });
-    let file = workshop.write("ledger.yaml", include_str!("../../../examples/ledger/ledger.yaml"));
+    let file = workshop.ledger();
     let agent = |host: &str, scheduler: &str| {
         let role =
             Role::Agent { host: host.to_owned(), scheduler: scheduler.to_owned(), trust: workshop.trust() };

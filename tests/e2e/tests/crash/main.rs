@@ -36,8 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use brittle_disk::{BrittleDisk, SyncRule};
-use e2e::{App, Daemon, Role, Workshop};
-use guests_path::Guest;
+use e2e::{Daemon, Role, Workshop};
 
 use lane::{Finding, Lane};
 use numbers::Numbers;
@@ -64,14 +63,7 @@ struct Bed {
 impl Bed {
     fn new() -> Self {
         let workshop = Workshop::new();
-        let _ = workshop.build(&App {
-            name: "ledger",
-            package: "books",
-            version: "1.0.0",
-            component: Guest::Ledger.component(),
-            capabilities: &["keyvalue"],
-        });
-        let file = workshop.write("ledger.yaml", include_str!("../../../../examples/ledger/ledger.yaml"));
+        let file = workshop.ledger();
         let deployed = workshop.path("deployed");
         let server = Daemon::start(&Role::Dev { trust: workshop.trust() }, &deployed);
         server.deploy(&file);
