@@ -67,7 +67,9 @@ pub use changes::StateChanges;
 pub use compiling::{CompileChild, Compiling};
 pub use config::HvmConfig;
 pub use core_dump::{CoreDump, CoreDumpError, CoreDumpWait};
-pub use error::{CloseError, CompileError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped};
+pub use error::{
+    CloseError, CompileError, MigrationError, NotGranted, OpenError, StartError, UpgradeError, WorkerStopped,
+};
 pub use histogram::Durations;
 pub use host_check::{HostAdvice, HostLimits};
 pub use hvm::{Hvm, PreparedHvm};

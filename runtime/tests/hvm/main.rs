@@ -14,6 +14,7 @@ mod import;
 mod isolation;
 mod life;
 mod limit;
+mod migration;
 mod observation;
 mod query;
 mod seeing;
