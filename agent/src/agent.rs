@@ -20,7 +20,7 @@ use crate::images::{ImageFetch, ImageStore, Trust};
 use crate::ingress::{Ingress, ReadySet, Router, Serving};
 use crate::link::{self, Link, LinkHandle};
 use crate::logs::Logs;
-use crate::reconcile::{DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
+use crate::reconcile::{Before, DocumentStore, Executor, ModuleSet, Reconcile, ReconcileHandle, Registry};
 use crate::service::AgentService;
 use crate::start_error::StartError;
 use crate::state_files::{self, StateFiles};
@@ -83,6 +83,7 @@ impl Agent {
 struct Kept {
     data_dir: DataDir,
     documents: DocumentStore,
+    before: Before,
     document: Option<HostDocument>,
     usage: Arc<UsageLedger>,
     data_id: String,
@@ -98,6 +99,7 @@ impl Kept {
         Ok(Self {
             document: documents.load()?,
             documents,
+            before: Before::open(DocumentStore::new(data_dir.file("before.json")))?,
             usage: Arc::new(UsageLedger::open(data_dir.folder("usage")?, unix_millis())?),
             data_id: ensure_data_id(&data_dir)?,
             store: ImageStore::open(data_dir.folder("images")?)?,
@@ -208,6 +210,7 @@ impl Parts {
             modules,
             registry: Arc::clone(&registry),
             logs: logs.clone(),
+            before: kept.before,
         };
         let reconcile = Reconcile {
             host: config.host.clone(),

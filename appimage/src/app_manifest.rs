@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use hvm_types::{AppName, Capability, PackageName};
+use hvm_types::{AppName, Capability, PackageName, StateSchema};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -19,8 +19,8 @@ pub struct AppManifest {
     pub app: AppName,
     /// Its version.
     pub version: semver::Version,
-    /// Version of the layout of its durable state.
-    pub state_schema: u32,
+    /// The layout of its durable state, and the older ones that it migrates.
+    pub schema: StateSchema,
     /// Its packages, in the order of the file.
     pub packages: Vec<PackageManifest>,
 }
@@ -89,6 +89,7 @@ struct AppTable {
     name: AppName,
     version: semver::Version,
     state_schema: Option<Spanned<u32>>,
+    migrates_from: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -133,11 +134,18 @@ impl AppManifest {
     pub fn parse(path: &Path, text: &str) -> Result<Self, ManifestError> {
         let file: ManifestFile = parse_toml(path, text)?;
         let invalid = |span, reason: &str| TomlError::at(path, text, span, reason);
-        let state_schema = match file.app.state_schema {
+        let version = match file.app.state_schema {
             Some(version) if *version.get_ref() == 0 => {
                 return Err(invalid(version.span(), "the first state schema is 1").into());
             }
             version => version.map_or(1, Spanned::into_inner),
+        };
+        let migrates_from = match file.app.migrates_from {
+            Some(from) if !(1..version).contains(from.get_ref()) => {
+                let reason = "a migration begins with an older state schema: write 1 to `state_schema` - 1";
+                return Err(invalid(from.span(), reason).into());
+            }
+            from => from.map(Spanned::into_inner),
         };
         if file.package.is_empty() {
             return Err(invalid(0..0, "the app has no package: add a [[package]]").into());
@@ -152,7 +160,13 @@ impl AppManifest {
             }
             packages.push(read_package(table, span, &invalid)?);
         }
-        Ok(Self { app: file.app.name, version: file.app.version, state_schema, packages })
+        let schema = StateSchema { version, migrates_from };
+        let keeps_keys = |package: &PackageManifest| package.capabilities.contains(&Capability::Keyvalue);
+        if migrates_from.is_some() && !packages.iter().any(keeps_keys) {
+            let reason = "`migrates_from` is for state, and no package requests the capability `keyvalue`";
+            return Err(invalid(0..0, reason).into());
+        }
+        Ok(Self { app: file.app.name, version: file.app.version, schema, packages })
     }
 }
 

@@ -68,7 +68,8 @@ impl ImageBuilder {
     /// An image without packages.
     #[must_use]
     pub fn new(app: AppName, version: semver::Version) -> Self {
-        let config = ImageConfig { app, version, state_schema: 1, packages: BTreeMap::new() };
+        let config =
+            ImageConfig { app, version, state_schema: 1, migrates_from: None, packages: BTreeMap::new() };
         Self { config, components: BTreeMap::new(), files: BTreeMap::new() }
     }
 
@@ -76,6 +77,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn state_schema(mut self, version: u32) -> Self {
         self.config.state_schema = version;
+        self
+    }
+
+    /// Sets the oldest version of the state's layout that the app migrates; none where it is not called.
+    #[must_use]
+    pub fn migrates_from(mut self, version: Option<u32>) -> Self {
+        self.config.migrates_from = version;
         self
     }
 
@@ -184,8 +192,8 @@ impl ImageBuilder {
         if self.config.packages.is_empty() {
             return invalid("it has no package".to_owned());
         }
-        if self.config.state_schema == 0 {
-            return invalid("its state_schema is 0, and the first is 1".to_owned());
+        if let Some(problem) = self.config.schema().problem() {
+            return invalid(problem);
         }
         let contents = self.components.len() + self.files.len();
         if contents > MAX_CONTENTS {

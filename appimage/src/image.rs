@@ -231,8 +231,8 @@ fn check_config(config: &ImageConfig, contents: &[BlobDescriptor]) -> Result<(),
     if config.packages.is_empty() {
         return Err("it has no package".to_owned());
     }
-    if config.state_schema == 0 {
-        return Err("its state_schema is 0, and the first is 1".to_owned());
+    if let Some(problem) = config.schema().problem() {
+        return Err(problem);
     }
     for (name, package) in &config.packages {
         match contents.get(&package.component) {

@@ -82,7 +82,9 @@ impl PackageManifest {
 /// Where anything is missing, wrong or too large.
 pub fn pack_directory(directory: &Path, out: &Path) -> Result<Digest, PackError> {
     let manifest = AppManifest::load(directory)?;
-    let mut builder = ImageBuilder::new(manifest.app, manifest.version).state_schema(manifest.state_schema);
+    let mut builder = ImageBuilder::new(manifest.app, manifest.version)
+        .state_schema(manifest.schema.version)
+        .migrates_from(manifest.schema.migrates_from);
     for package in manifest.packages {
         let component = read_component(directory, &package)?;
         let files = match &package.files {

@@ -6,8 +6,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId};
+use hvm_types::{ByteSize, Capability, Digest, Epoch, ReplicaId, SchemaError};
 
+use crate::RequestError;
 use crate::state::ImportError;
 
 /// How many instances would fit, as the end of an advice: nothing where it is too few for both pools.
@@ -299,6 +300,14 @@ pub enum OpenError {
         /// Why not.
         reason: String,
     },
+    /// Its state is not in the layout that it needs, and was not brought into it.
+    #[error("open {id}: {source}")]
+    Migration {
+        /// The partition.
+        id: ReplicaId,
+        /// Why not.
+        source: MigrationError,
+    },
     /// The HVM is stopping.
     #[error("open {id}: the HVM is stopping")]
     Stopped {
@@ -316,6 +325,49 @@ impl OpenError {
             _ => None,
         }
     }
+}
+
+/// Why a partition's state is not in the layout that a version needs. Nothing of it was changed, except where
+/// [`RequestError::CommitUnavailable`] says that this is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MigrationError {
+    /// The version can't run on this state, and has no migration that could change it. Nothing of it has run.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The guest says no.
+    #[error(
+        "its migration from layout {from} to {to} was refused by the guest: {answered}; nothing was changed"
+    )]
+    Refused {
+        /// The layout of the state.
+        from: u32,
+        /// That of the version.
+        to: u32,
+        /// Status or kind, and the beginning of the guest's own words.
+        answered: String,
+    },
+    /// It was not done in time.
+    #[error(
+        "its migration from layout {from} to {to} took longer than {limit:?} (`migration_deadline`); nothing was changed"
+    )]
+    Deadline {
+        /// The layout of the state.
+        from: u32,
+        /// That of the version.
+        to: u32,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The guest was stopped or did not answer, or what it wrote was not committed.
+    #[error("its migration from layout {from} to {to} failed: {source}")]
+    Stopped {
+        /// The layout of the state.
+        from: u32,
+        /// That of the version.
+        to: u32,
+        /// Why.
+        source: Box<RequestError>,
+    },
 }
 
 /// Why a partition was not upgraded. What ran before goes on, unless it was fenced.
@@ -344,6 +396,19 @@ pub enum UpgradeError {
     /// The new version could not be prepared.
     #[error("upgrade: {0}")]
     Open(#[from] OpenError),
+    /// The state that was to be imported is in another layout than what runs reads.
+    #[error(
+        "import {id}: the state is in layout {imported}, and the version that runs knows {known}: import it while a version \
+         with layout {imported} runs, and upgrade that"
+    )]
+    ImportLayout {
+        /// The partition.
+        id: ReplicaId,
+        /// The layout of the state.
+        imported: u32,
+        /// That of the version that runs.
+        known: u32,
+    },
     /// The engine did not take the state that was to be imported.
     #[error(transparent)]
     Import(#[from] ImportError),

@@ -70,7 +70,8 @@ pub use compiling::{CompileChild, Compiling};
 pub use config::HvmConfig;
 pub use core_dump::{CoreDump, CoreDumpError, CoreDumpWait};
 pub use error::{
-    CloseError, CompileError, NotGranted, OpenError, Possible, StartError, UpgradeError, WorkerStopped,
+    CloseError, CompileError, MigrationError, NotGranted, OpenError, Possible, StartError, UpgradeError,
+    WorkerStopped,
 };
 pub use histogram::Durations;
 pub use host_check::{HostAdvice, HostLimits};

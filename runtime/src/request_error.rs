@@ -50,6 +50,9 @@ pub enum RequestError {
     /// The component takes HTTP requests only.
     #[error("the component exports no `hvm:app/handler@0.1.0`: send it HTTP requests")]
     NoTypedHandler,
+    /// It asks for what only the host may ask.
+    #[error("what is below `/.well-known/hvm/` only the host may ask for")]
+    Reserved,
     /// The sender broke off or was too slow.
     #[error("the request's body did not arrive: {reason}")]
     BodyBroken {
@@ -249,6 +252,7 @@ impl RequestError {
             | Self::BodyBroken { .. }
             | Self::IdempotencyKeyInvalid
             | Self::AtLeastInvalid => StatusCode::BAD_REQUEST,
+            Self::Reserved => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::StorageFull { .. } | Self::QuotaExceeded { .. } => StatusCode::INSUFFICIENT_STORAGE,
@@ -295,6 +299,7 @@ impl RequestError {
             | Self::HostFull
             | Self::Invalid { .. }
             | Self::NoTypedHandler
+            | Self::Reserved
             | Self::BodyBroken { .. }
             | Self::BodyTooLarge { .. }
             | Self::IdempotencyKeyInvalid

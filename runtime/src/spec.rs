@@ -1,7 +1,7 @@
 //! What an HVM is asked to run as one partition or one stateless replica.
 
 use hvm_types::{
-    Environment, Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources, RetentionSpec,
+    Environment, Epoch, Generation, Grants, InstancePolicy, ReplicaId, Resources, RetentionSpec, StateSchema,
 };
 
 use crate::Module;
@@ -19,6 +19,8 @@ pub struct PartitionSpec {
     pub module: Module,
     /// Whether it has durable state: a partition has, a stateless replica has not.
     pub stateful: bool,
+    /// Which layouts of a partition's state it knows.
+    pub schema: StateSchema,
     /// What a partition keeps of its past.
     pub retention: RetentionSpec,
     /// What the guest reads through `wasi:config`, where that is granted, and as its WASI environment.
@@ -41,6 +43,7 @@ impl PartitionSpec {
             generation: Generation(1),
             module,
             stateful: true,
+            schema: StateSchema::default(),
             retention: RetentionSpec::default(),
             env: Environment::default(),
             resources: Resources::default(),

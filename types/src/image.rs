@@ -8,7 +8,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppName, Capability, Digest, PackageName};
+use crate::{AppName, Capability, Digest, PackageName, StateSchema};
 
 /// The config blob of an AppImage. Unknown fields are refused: a newer image may ask for something that an
 /// older host would silently not enforce.
@@ -21,8 +21,19 @@ pub struct ImageConfig {
     pub version: semver::Version,
     /// Version of the layout of the durable state that the app writes, from 1.
     pub state_schema: u32,
+    /// The oldest such version whose state this one migrates; none where it has no migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrates_from: Option<u32>,
     /// Its packages by name.
     pub packages: BTreeMap<PackageName, PackageConfig>,
+}
+
+impl ImageConfig {
+    /// The layouts of state that it knows.
+    #[must_use]
+    pub const fn schema(&self) -> StateSchema {
+        StateSchema { version: self.state_schema, migrates_from: self.migrates_from }
+    }
 }
 
 /// One package of an image.

@@ -17,6 +17,7 @@ mod number;
 mod origin;
 mod retention;
 mod spec;
+mod state_schema;
 mod status;
 mod unit;
 
@@ -42,5 +43,6 @@ pub use spec::{
     Constraint, ConstraintOperator, DeploymentSpec, Driver, Grants, GroupSpec, InstancePolicy, JobSpec,
     KeySource, Metering, Resources, RouteMatch, RouteSpec, TaskConfig, TaskSpec, UpdatePolicy,
 };
+pub use state_schema::{SchemaError, StateSchema};
 pub use status::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState, ReplicaStatus};
 pub use unit::{ByteSize, CpuMhz, ParseUnitError, Period};

@@ -141,6 +141,9 @@ pub struct Resources {
     pub memory: u32,
     /// Longest time a request may take, from its arrival at the partition to its last byte.
     pub deadline: Period,
+    /// Longest time that the migration of a partition's state may take, from its turn among the commands to its commit.
+    #[serde(skip_serializing_if = "is_usual_migration_deadline")]
+    pub migration_deadline: Period,
     /// Requests that may wait; one more is answered with 503.
     pub mailbox: u32,
     /// Longest request body; a longer one is answered with 413.
@@ -159,12 +162,19 @@ impl Resources {
     }
 }
 
+const MIGRATION_DEADLINE: Period = Period(std::time::Duration::from_secs(60));
+
+fn is_usual_migration_deadline(deadline: &Period) -> bool {
+    *deadline == MIGRATION_DEADLINE
+}
+
 impl Default for Resources {
     fn default() -> Self {
         Self {
             cpu: None,
             memory: 64,
             deadline: Period(std::time::Duration::from_secs(10)),
+            migration_deadline: MIGRATION_DEADLINE,
             mailbox: 256,
             request_body: ByteSize::mib(8),
             response_body: ByteSize::mib(8),

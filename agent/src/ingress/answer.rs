@@ -137,6 +137,7 @@ fn request_kind(error: &RequestError) -> &'static str {
         RequestError::BodiesFull { .. } => "bodies-full",
         RequestError::HostFull => "host-full",
         RequestError::Invalid { .. } | RequestError::NoTypedHandler => "invalid",
+        RequestError::Reserved => "reserved",
         RequestError::BodyBroken { .. } => "body-broken",
         RequestError::BodyTooLarge { .. } => "body-too-large",
         RequestError::IdempotencyKeyInvalid => "idempotency-key-invalid",

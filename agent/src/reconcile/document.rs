@@ -1,4 +1,4 @@
-//! The newest host document on disk, so that an agent that starts without a scheduler runs what it had.
+//! Host documents on disk, the newest first of all, so that an agent that starts without a scheduler runs what it had.
 
 use std::io;
 use std::path::PathBuf;

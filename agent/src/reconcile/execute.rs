@@ -6,6 +6,7 @@ use hvm_runtime::state::{CommitError, StateEngine};
 use hvm_runtime::{CloseError, Hvm, OpenError, PartitionSpec, UpgradeError};
 use hvm_types::{Assignment, Capability, Grants, ReplicaId};
 
+use super::before::Before;
 use super::module_set::{ModuleSet, PrepareError};
 use super::observed::{ModuleKey, StepFailure};
 use super::plan::Step;
@@ -21,6 +22,7 @@ pub(crate) struct Executor {
     pub(crate) modules: ModuleSet,
     pub(crate) registry: Arc<Registry>,
     pub(crate) logs: Logs,
+    pub(crate) before: Before,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,15 +77,48 @@ impl Executor {
         Ok(Done::Replica)
     }
 
+    /// Opens a replica. Where its state can't be migrated for it, what ran before serves on.
     async fn open(&self, assignment: &Assignment) -> Result<Done, StepError> {
         let spec = self.spec(assignment)?;
-        self.hvm.open(spec).await?;
-        Ok(Done::Replica)
+        let failed = match self.hvm.open(spec).await {
+            Ok(()) => {
+                self.before.forget(&assignment.replica).await;
+                return Ok(Done::Replica);
+            }
+            Err(error @ OpenError::Migration { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(before) = self.before.of(&assignment.replica).await else { return Err(failed.into()) };
+        // The ownership is the one that it has now.
+        let before = Assignment { epoch: assignment.epoch, ..before };
+        match self.open_before(&before).await {
+            Ok(()) => {
+                let failure = StepFailure { reason: with_causes(&failed), fenced_by: None };
+                tracing::warn!(replica = %before.replica, reason = failure.reason, "what ran before serves on");
+                Ok(Done::Before(Box::new(before), failure))
+            }
+            Err(error) => {
+                let reason = with_causes(&error);
+                tracing::warn!(replica = %before.replica, reason, "what ran before does not run either");
+                Err(failed.into())
+            }
+        }
+    }
+
+    async fn open_before(&self, before: &Assignment) -> Result<(), StepError> {
+        let key = ModuleKey::of(before);
+        let prepared = match self.registry.prepared(&key) {
+            Some(prepared) => prepared,
+            None => self.modules.prepare_aside(&key).await?,
+        };
+        self.hvm.open(partition_spec(before, prepared)).await?;
+        Ok(())
     }
 
     async fn upgrade(&self, assignment: &Assignment) -> Result<Done, StepError> {
         let spec = self.spec(assignment)?;
         self.hvm.upgrade(spec).await?;
+        self.before.forget(&assignment.replica).await;
         Ok(Done::Replica)
     }
 
@@ -110,6 +145,7 @@ fn partition_spec(assignment: &Assignment, prepared: PreparedModule) -> Partitio
         epoch: assignment.epoch,
         generation: assignment.generation,
         stateful: assignment.stateful,
+        schema: prepared.schema,
         retention: assignment.retention,
         env: task.env.clone(),
         resources: task.resources.clone(),

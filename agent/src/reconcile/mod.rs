@@ -2,6 +2,7 @@
 //! event was seen or missed. A pure plan says the next steps; the executor does them and decides nothing.
 
 mod backoff;
+mod before;
 mod document;
 mod execute;
 mod module_set;
@@ -13,6 +14,7 @@ mod run;
 mod schedule;
 mod unreported;
 
+pub(crate) use before::Before;
 pub use document::DocumentError;
 pub(crate) use document::DocumentStore;
 pub(crate) use execute::Executor;

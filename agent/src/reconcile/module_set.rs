@@ -8,7 +8,7 @@ use hvm_appimage::{
     ComponentError, GrantError, Image, ReadError, VerifyError, check_component, check_grants,
 };
 use hvm_runtime::{CompileError, Hvm};
-use hvm_types::{Capability, Digest, PackageName};
+use hvm_types::{Capability, Digest, PackageName, StateSchema};
 
 use super::observed::{ModuleKey, ModuleStatus};
 use super::registry::{PreparedModule, Registry};
@@ -22,6 +22,13 @@ pub(crate) struct ModuleSet {
     pub(crate) fetch: ImageFetch,
     pub(crate) trust: Trust,
     pub(crate) registry: Arc<Registry>,
+}
+
+/// A component that may run, and what its image says of it.
+struct Verified {
+    component: Vec<u8>,
+    requested: Vec<Capability>,
+    schema: StateSchema,
 }
 
 /// A component that must not or can't be run.
@@ -46,31 +53,45 @@ pub(crate) enum PrepareError {
 impl ModuleSet {
     /// Prepares one component; the registry shows how far it is.
     pub(crate) async fn prepare(&self, key: &ModuleKey) -> Result<PreparedModule, PrepareError> {
+        self.prepare_with(key, |status| self.registry.progress(key, status)).await
+    }
+
+    /// The same for one that the document does not ask for: the registry does not know of it.
+    pub(crate) async fn prepare_aside(&self, key: &ModuleKey) -> Result<PreparedModule, PrepareError> {
+        self.prepare_with(key, |_| {}).await
+    }
+
+    async fn prepare_with(
+        &self,
+        key: &ModuleKey,
+        progress: impl Fn(ModuleStatus),
+    ) -> Result<PreparedModule, PrepareError> {
         self.trust.policy()?; // without a policy there is nothing to fetch for
-        let (component, requested) = match self.verified(key).await {
+        progress(ModuleStatus::Verifying);
+        let Verified { component, requested, schema } = match self.verified(key).await {
             // Part of it is missing or damaged, or another signature may have been added: what the scheduler has is
             // asked for only now, so that what this host has starts without it.
             Err(PrepareError::Trust(_) | PrepareError::Unreadable { .. }) => {
-                self.registry.progress(key, ModuleStatus::Pulling);
+                progress(ModuleStatus::Pulling);
                 self.fetch.ensure(key.image).await?;
+                progress(ModuleStatus::Verifying);
                 self.verified(key).await?
             }
             verified => verified?,
         };
-        self.registry.progress(key, ModuleStatus::Compiling);
+        progress(ModuleStatus::Compiling);
         let module = self.hvm.compile_for(key.metering, component.into()).await?;
-        Ok(PreparedModule { module, requested })
+        Ok(PreparedModule { module, requested, schema })
     }
 
     /// The component as this host has it, if it may run.
-    async fn verified(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {
-        self.registry.progress(key, ModuleStatus::Verifying);
+    async fn verified(&self, key: &ModuleKey) -> Result<Verified, PrepareError> {
         let (this, key) = (self.clone(), key.clone());
         let verified = tokio::task::spawn_blocking(move || this.verified_component(&key)).await;
         verified.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    fn verified_component(&self, key: &ModuleKey) -> Result<(Vec<u8>, Vec<Capability>), PrepareError> {
+    fn verified_component(&self, key: &ModuleKey) -> Result<Verified, PrepareError> {
         let image = self.trust.verify(&self.store, key.image).inspect_err(|error| match error {
             TrustError::Unreadable { source, .. } => self.discard_damaged(source),
             TrustError::NotTrusted { source, .. } => {
@@ -89,7 +110,7 @@ impl ModuleSet {
         })?;
         check_component(&component, &requested)
             .map_err(|source| PrepareError::Component { package: package.clone(), source })?;
-        Ok((component, requested))
+        Ok(Verified { component, requested, schema: image.config().schema() })
     }
 
     /// A blob that the disk damaged is fetched again by the next try.

@@ -89,6 +89,19 @@ impl Running {
             task: Arc::clone(&assignment.task),
         }
     }
+
+    /// The assignment that this replica runs by.
+    pub(crate) fn assignment(&self, replica: &ReplicaId) -> Assignment {
+        Assignment {
+            replica: replica.clone(),
+            generation: self.generation,
+            epoch: self.epoch,
+            image: self.image,
+            stateful: self.stateful,
+            retention: self.retention,
+            task: Arc::clone(&self.task),
+        }
+    }
 }
 
 /// What a step wanted: when the document wants something else, its failure no longer counts.

@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hvm_runtime::Module;
-use hvm_types::{Assignment, Capability, Digest, HostDocument, ReplicaId, ReplicaReport, ReplicaState};
+use hvm_types::{
+    Assignment, Capability, Digest, HostDocument, ReplicaId, ReplicaReport, ReplicaState, StateSchema,
+};
 use tokio::sync::watch;
 
 use super::backoff::Failure;
+use super::before::Replaced;
 use super::observed::{
     Activity, ModuleKey, ModuleStatus, Observed, ObservedReplica, Running, StepFailure, Wanted,
 };
@@ -17,17 +20,20 @@ use super::report;
 use super::unreported::{HostReport, Unreported};
 use crate::ingress::ReadySet;
 
-/// A component that can be run, and the capabilities its package requested.
+/// A component that can be run, the capabilities its package requested, and the layouts of state it knows.
 #[derive(Debug, Clone)]
 pub(crate) struct PreparedModule {
     pub(crate) module: Module,
     pub(crate) requested: Vec<Capability>,
+    pub(crate) schema: StateSchema,
 }
 
 /// What a finished step leaves behind.
 #[derive(Debug)]
 pub(crate) enum Done {
     Replica,
+    /// Not what was asked for, because of this, but what ran of the replica before.
+    Before(Box<Assignment>, StepFailure),
     Module(PreparedModule),
 }
 
@@ -183,12 +189,37 @@ impl Registry {
                 inner.finish_replica(replica, Wanted::Gone, None, result, now);
             }
             Step::Adopt { assignment } | Step::Upgrade { assignment } | Step::Open { assignment } => {
-                let running = Some(Running::of(assignment));
-                inner.finish_replica(&assignment.replica, Wanted::run(assignment), running, result, now);
+                let (replica, wanted) = (&assignment.replica, Wanted::run(assignment));
+                match result {
+                    Ok(Done::Before(before, failure)) => {
+                        let running = Some(Running::of(&before));
+                        inner.finish_replica(replica, wanted, running, Ok(Done::Replica), now);
+                        inner.note_failure(replica, wanted, failure, now);
+                    }
+                    result => {
+                        let running = Some(Running::of(assignment));
+                        inner.finish_replica(replica, wanted, running, result, now);
+                    }
+                }
             }
         }
         drop(inner);
         self.changed();
+    }
+
+    /// What runs, or was to, of the partitions for which a document names another image.
+    pub(crate) fn replaced_by(&self, document: &HostDocument) -> Vec<Replaced> {
+        let inner = self.lock();
+        let stateful = document.assignments.iter().filter(|assignment| assignment.stateful);
+        let replaced = stateful.filter_map(|new| {
+            let there = inner.observed.replicas.get(&new.replica);
+            let replaced = match there.and_then(|there| there.running.as_ref()) {
+                Some(running) => Replaced { assignment: running.assignment(&new.replica), runs: true },
+                None => Replaced { assignment: inner.assignment(&new.replica)?.clone(), runs: false },
+            };
+            (replaced.assignment.image != new.image).then_some(replaced)
+        });
+        replaced.collect()
     }
 
     /// A component that is ready.
@@ -264,7 +295,7 @@ impl Inner {
                 self.module_attempts.remove(module);
                 ModuleStatus::Ready
             }
-            Ok(Done::Replica) => return,
+            Ok(Done::Replica | Done::Before(..)) => return,
             Err(failure) => {
                 let earlier = self.module_attempts.get(module).copied().unwrap_or(0);
                 let failure = Failure::again(failure.reason, earlier, now);

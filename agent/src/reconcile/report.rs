@@ -81,12 +81,14 @@ fn running_state(there: &ObservedReplica) -> ReplicaState {
 
 /// The state of what is to run and does not yet.
 fn coming_state(assignment: &Assignment, there: &ObservedReplica, observed: &Observed) -> ReplicaState {
-    if matches!(there.activity, Some(Activity::Opening | Activity::Upgrading)) {
-        return ReplicaState::Recovering;
+    let failure = there.failure.as_ref().filter(|(tried, _)| *tried == Wanted::run(assignment));
+    match there.activity {
+        // An update that is tried again has failed until it succeeds: others wait for it.
+        Some(Activity::Upgrading) if failure.is_some() => {}
+        Some(Activity::Opening | Activity::Upgrading) => return ReplicaState::Recovering,
+        _ => {}
     }
-    if let Some((tried, failure)) = &there.failure
-        && *tried == Wanted::run(assignment)
-    {
+    if let Some((_, failure)) = failure {
         return match there.fenced {
             Some(epoch) => ReplicaState::Fenced { epoch },
             None => ReplicaState::Failed { reason: failure.reason.clone() },

@@ -115,6 +115,12 @@ impl Loop {
             while let Some(finished) = self.steps.try_join_next_with_id() {
                 self.finish(Some(finished));
             }
+            if self.steps.is_empty()
+                && let Err(error) = self.reconcile.executor.before.settle().await
+            {
+                let reason = crate::failure_text::with_causes(&error);
+                tracing::warn!(reason, "notes of what was replaced could not be removed");
+            }
         }
         let ending = async {
             while let Some(finished) = self.steps.join_next_with_id().await {
@@ -129,6 +135,15 @@ impl Loop {
     async fn take_document(&mut self, keep: bool) {
         let Some(document) = self.reconcile.documents.borrow_and_update().clone() else { return };
         if keep {
+            let executor = &self.reconcile.executor;
+            let replaced = executor.registry.replaced_by(&document);
+            let is_wanted = |replica: &ReplicaId| {
+                document.assignments.binary_search_by_key(&replica, |wanted| &wanted.replica).is_ok()
+            };
+            if let Err(error) = executor.before.note(replaced, is_wanted).await {
+                let reason = crate::failure_text::with_causes(&error);
+                tracing::error!(reason, "what is replaced could not be kept for a restart");
+            }
             let (store, kept) = (self.reconcile.store.clone(), Arc::clone(&document));
             match tokio::task::spawn_blocking(move || store.save(&kept)).await {
                 Ok(Ok(())) => {}

@@ -53,8 +53,7 @@ impl StateFiles {
         };
         Origin {
             image,
-            app: config.as_ref().map(|config| format!("{} {}", config.app, config.version)),
-            state_schema: config.map(|config| config.state_schema),
+            app: config.map(|config| format!("{} {}", config.app, config.version)),
             host: Some(self.host.to_string()),
             exported_unix_millis: unix_millis(),
         }

@@ -10,7 +10,7 @@ use hvm_api::{ErrorKind, Failure, v1};
 use hvm_runtime::UpgradeError;
 use hvm_runtime::state::file::{self, FileError, FileHeader, FileImportError, FileReader, FileSummary};
 use hvm_runtime::state::{Import, ImportHead, PartitionInfo, StateEngine};
-use hvm_types::{Epoch, ReplicaId};
+use hvm_types::{Epoch, ReplicaId, Sequence};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Sender, channel};
 use tonic::Streaming;
@@ -25,7 +25,7 @@ struct Target {
     id: ReplicaId,
     epoch: Epoch,
     replace: bool,
-    /// The newest form of the state that the app which runs can read, where that is known.
+    /// The form of the state that the app which runs reads, where that is known.
     state_schema: Option<u32>,
 }
 
@@ -124,14 +124,14 @@ impl Target {
                 from.index
             ));
         }
-        if let (Some(of_file), Some(known)) = (header.origin.state_schema, self.state_schema)
-            && of_file > known
-        {
-            return invalid(format!(
-                "the file's state has schema {of_file} and the image that runs as {to} knows {known}: deploy a newer one"
-            ));
+        let (of_file, is_empty) = (header.head.schema.unwrap_or(1), header.head.sequence == Sequence(0));
+        match self.state_schema {
+            Some(known) if of_file != known && !is_empty => invalid(format!(
+                "the file's state has schema {of_file} and the image that runs as {to} knows {known}: import it while a \
+                 version with schema {of_file} runs, and deploy the other one after it"
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -16,6 +16,8 @@ struct Report {
     version: String,
     digest: Digest,
     state_schema: u32,
+    /// The oldest state schema that it migrates; `null` where it has no migration.
+    migrates_from: Option<u32>,
     /// Size of all blobs together.
     size: u64,
     /// The keys that the signatures claim; `null` for one that names no key.
@@ -59,6 +61,7 @@ fn report(file: &Path) -> Result<Report, Failure> {
         version: image.config().version.to_string(),
         digest: image.manifest_digest(),
         state_schema: image.config().state_schema,
+        migrates_from: image.config().migrates_from,
         size: image.blobs().iter().map(|blob| blob.size).sum(),
         claimed_signers: claimed.into_iter().map(|key| key.map(|key| key.to_string())).collect(),
         packages: packages.collect::<Result<_, _>>()?,
@@ -93,7 +96,10 @@ fn text(report: &Report) -> String {
         format!("{} {}", report.app, report.version),
         format!("├ digest        {}", report.digest),
         format!("├ size          {}", size_text(report.size)),
-        format!("├ state schema  {}", report.state_schema),
+        match report.migrates_from {
+            None => format!("├ state schema  {}", report.state_schema),
+            Some(from) => format!("├ state schema  {}, migrates from {from} on", report.state_schema),
+        },
     ];
     if report.claimed_signers.is_empty() {
         lines.push("├ signatures    none".to_owned());

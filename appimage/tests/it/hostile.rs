@@ -164,10 +164,11 @@ fn a_config_beyond_its_limit_is_refused_before_it_is_parsed() {
 #[test]
 fn a_config_that_does_not_fit_its_manifest_is_refused() {
     type Change = fn(&mut Value);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 9] = [
         (|c| c["surprise"] = json!(1), "unknown field `surprise`"),
         (|c| c["packages"] = json!({}), "it has no package"),
         (|c| c["state_schema"] = json!(0), "state_schema is 0"),
+        (|c| c["migrates_from"] = json!(1), "migrates_from is 1"),
         (|c| c["app"] = json!("../evil"), "is not valid"),
         (
             |c| c["packages"]["web"]["component"] = json!(format!("sha256:{}", "0".repeat(64))),

@@ -15,6 +15,7 @@ const MANIFEST: &str = r#"
 name = "hello"
 version = "1.0.0"
 state_schema = 3
+migrates_from = 2
 
 [[package]]
 name = "web"
@@ -79,7 +80,7 @@ fn what_the_manifest_says_is_in_the_image() {
     let image = UnverifiedImage::open_file(&out).expect("what we packed");
     assert_eq!(image.manifest_digest(), digest);
     let image = image.without_signature().expect("what we packed");
-    assert_eq!(image.config().state_schema, 3);
+    assert_eq!((image.config().state_schema, image.config().migrates_from), (3, Some(2)));
     let web = &image.config().packages[&"web".parse().expect("a name")];
     assert_eq!(web.capabilities, [Capability::Keyvalue, Capability::Config]);
     let files: Vec<_> = web.files.keys().map(String::as_str).collect();
@@ -191,17 +192,28 @@ fn a_wrong_manifest_is_refused_with_line_and_field() {
         ("name = \"hello\"", "name = \"Hello\"", "appimage.toml:3: field `name`: name `Hello` is not valid"),
         ("version = \"1.0.0\"", "version = \"1\"", "appimage.toml:4: field `version`:"),
         ("state_schema = 3", "state_schema = 0", "appimage.toml:5: field `state_schema`:"),
+        (
+            "migrates_from = 2",
+            "migrates_from = 3",
+            "appimage.toml:6: field `migrates_from`: a migration begins",
+        ),
+        (
+            "migrates_from = 2",
+            "migrates_from = 0",
+            "appimage.toml:6: field `migrates_from`: a migration begins",
+        ),
+        ("[\"keyvalue\", \"config\"]", "[\"config\"]", "appimage.toml:1: `migrates_from` is for state"),
         ("state_schema = 3", "stateschema = 3", "appimage.toml:5: unknown field `stateschema`"),
         (
             "[\"keyvalue\", \"config\"]",
             "[\"sql\"]",
-            "appimage.toml:10: field `capabilities`: unknown variant `sql`",
+            "appimage.toml:11: field `capabilities`: unknown variant `sql`",
         ),
-        ("build = \"admin\"", "build = \"/abs\"", "appimage.toml:15: field `build`:"),
-        ("files = \"static\"", "files = \"../static\"", "appimage.toml:11: field `files`:"),
-        ("build = \"admin\"", "", "appimage.toml:13: the package needs"),
-        ("build = \"admin\"", "build = \"a\"\ncomponent = \"b\"", "appimage.toml:16: a package has either"),
-        ("name = \"admin\"", "name = \"web\"", "appimage.toml:14: field `name`: another package"),
+        ("build = \"admin\"", "build = \"/abs\"", "appimage.toml:16: field `build`:"),
+        ("files = \"static\"", "files = \"../static\"", "appimage.toml:12: field `files`:"),
+        ("build = \"admin\"", "", "appimage.toml:14: the package needs"),
+        ("build = \"admin\"", "build = \"a\"\ncomponent = \"b\"", "appimage.toml:17: a package has either"),
+        ("name = \"admin\"", "name = \"web\"", "appimage.toml:15: field `name`: another package"),
         ("[app]", "[app", "appimage.toml:2:"),
     ] {
         assert!(MANIFEST.contains(from), "{from}");

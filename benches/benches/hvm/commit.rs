@@ -94,6 +94,7 @@ fn record(number: u64) -> CommitRecord {
         writes,
         idempotency: None,
         exchange: None,
+        schema: None,
         meter: Meter::default(),
         quota: ByteSize::mib(1024),
         retention: Retention::default(),

@@ -32,6 +32,7 @@ mod heap;
 pub mod http;
 pub mod kv;
 pub mod log;
+pub mod migration;
 mod panic;
 mod request;
 mod response;
@@ -40,6 +41,7 @@ mod stream;
 pub mod typed;
 mod url;
 
+pub use migration::Migration;
 pub use request::{Headers, Request};
 pub use response::{IntoResponse, Response};
 #[doc(hidden)]

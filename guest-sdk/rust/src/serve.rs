@@ -18,9 +18,18 @@ impl<F: Fn(Request) -> R, R: IntoResponse> Handler for F {
     }
 }
 
-/// Makes a function the component's request handler: `hvm_guest::export!(handle);`. Once in a crate.
+/// Makes a function the component's request handler: `hvm_guest::export!(handle);`. Once in a crate. With
+/// `hvm_guest::export!(handle, migrate = migrate);` the second function brings the state of an older version into the
+/// layout of this one, see [`migration`](crate::migration).
 #[macro_export]
 macro_rules! export {
+    ($handler:path, migrate = $migrate:path) => {
+        fn hvm_guest_route(request: $crate::Request) -> $crate::Response {
+            $crate::migration::route(request, &$handler, $migrate)
+        }
+
+        $crate::export!(hvm_guest_route);
+    };
     ($handler:path) => {
         struct HvmGuestComponent;
 

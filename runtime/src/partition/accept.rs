@@ -16,7 +16,7 @@ use super::job::{Accepted, Asked, Job, JobBody, Reply, Waiting};
 use super::lane::Lane;
 use super::pinned::Work;
 use super::version::Version;
-use super::{Partition, sequence};
+use super::{Partition, reserved, sequence};
 use crate::memory::Charge;
 use crate::progress::{Progress, Step};
 use crate::state::IdempotencyKey;
@@ -87,6 +87,7 @@ impl Partition {
         self.check_open(&version)?;
         let limits = &version.spec.resources;
         let (mut head, body) = request.into_parts();
+        reserved::check(head.uri.path())?;
         if content_length(&head.headers).is_some_and(|length| length > limits.request_body.0) {
             return Err(RequestError::BodyTooLarge { limit: limits.request_body });
         }

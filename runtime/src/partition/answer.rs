@@ -8,6 +8,7 @@ use hvm_types::{RequestOutcome, Sequence};
 use super::job::{Asked, JobBody, Reply};
 use super::sequence;
 use crate::guest::Answered;
+use crate::observed::Topic;
 use crate::state::StoredResponse;
 use crate::{Call, RequestError, ResponseBody};
 
@@ -37,6 +38,14 @@ impl Question {
             // Bodies of commands are read before their turn comes.
             Asked::Http { head, body: JobBody::Arriving(_) } => Self::Http(head, Bytes::new()),
             Asked::Call(call) => Self::Call(call),
+        }
+    }
+
+    /// What of it may be shown.
+    pub(super) fn topic(&self) -> Topic {
+        match self {
+            Self::Http(head, _) => Topic::Http(head.method.clone(), head.uri.clone()),
+            Self::Call(call) => Topic::Call(call.kind, call.name.clone()),
         }
     }
 

@@ -16,10 +16,10 @@ use hvm_types::{ReplicaId, RequestOutcome};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::Partition;
 use super::accept::{Admitted, Start, find};
 use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
+use super::{Partition, reserved};
 use crate::capability::Access;
 use crate::guest::{Answered, InstanceHandle, discard};
 use crate::observed::{DoingGuard, Topic};
@@ -98,6 +98,7 @@ impl Partition {
             let reason = format!("its name is longer than {MAX_NAME_BYTES} bytes");
             return Err(RequestError::Invalid { reason });
         }
+        reserved::check(&call.name)?;
         let limit = version.spec.resources.request_body;
         if call.payload.len() as u64 > limit.0 {
             return Err(RequestError::BodyTooLarge { limit });

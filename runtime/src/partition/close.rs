@@ -4,9 +4,8 @@ use std::rc::Rc;
 
 use hvm_types::{ReplicaId, ReplicaState};
 
-use super::Partition;
-use crate::capability::unix_millis;
-use crate::state::{CommitRecord, WriteSet};
+use super::{Partition, migrate};
+use crate::state::CommitRecord;
 use crate::worker::{Local, Slot};
 use crate::{CloseError, LogLevel};
 
@@ -58,15 +57,8 @@ impl Partition {
         if used.requests() == 0 {
             return;
         }
-        let record = CommitRecord {
-            writes: WriteSet::default(),
-            idempotency: None,
-            exchange: None,
-            meter: used,
-            quota: version.spec.resources.storage,
-            retention: version.retention,
-            unix_millis: unix_millis(),
-        };
+        let schema = migrate::first_mark(&version.spec, &**state);
+        let record = CommitRecord { schema, ..self.record(&version, &meter) };
         match state.commit(record).await {
             Ok(_) => drop(self.committed_meter.replace(meter)),
             Err(error) => tracing::warn!(id = %self.observed.id, %error, "the last meter is not durable"),

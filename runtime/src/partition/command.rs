@@ -11,25 +11,25 @@ use std::time::Instant;
 
 use http::Request;
 use http_body_util::Full;
-use hvm_types::{Digest, ReplicaState, RequestOutcome, Sequence};
+use hvm_types::{Digest, Meter, ReplicaState, RequestOutcome, Sequence};
 use tokio::time::timeout_at;
 
 use super::answer::{Answer, Form, Question};
 use super::idempotency::Identity;
 use super::job::Job;
 use super::version::{Pool, Version};
-use super::{Partition, idempotency, sequence};
+use super::{Partition, idempotency, migrate, sequence};
 use crate::RequestError;
 use crate::capability::{Access, Effects, unix_millis};
 use crate::guest::{InstanceHandle, answer_whole, discard};
 use crate::progress::{Progress, Step};
-use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError};
+use crate::state::{CommitError, CommitRecord, IdempotencyKey, PartitionState, ReadError, WriteSet};
 
 /// What a guest made of a command.
-struct Outcome {
-    instance: InstanceHandle,
-    answer: Answer,
-    effects: Effects,
+pub(super) struct Outcome {
+    pub(super) instance: InstanceHandle,
+    pub(super) answer: Answer,
+    pub(super) effects: Effects,
 }
 
 /// How a command became durable.
@@ -139,7 +139,7 @@ impl Partition {
         stored.map(|stored| idempotency::replay(stored, *digest, form)).transpose()
     }
 
-    async fn run_in_guest(
+    pub(super) async fn run_in_guest(
         &self,
         progress: &Arc<Progress>,
         version: &Version,
@@ -191,10 +191,8 @@ impl Partition {
             writes: effects.writes.clone(),
             idempotency: request.entry(answer),
             exchange: request.exchange(answer),
-            meter: meter.saturating_sub(&self.committed_meter.borrow()),
-            quota: version.spec.resources.storage,
-            retention: version.retention,
-            unix_millis: unix_millis(),
+            schema: migrate::first_mark(&version.spec, &**state),
+            ..self.record(version, &meter)
         };
         match state.commit(record).await {
             Ok(sequence) => {
@@ -212,7 +210,21 @@ impl Partition {
         }
     }
 
-    fn commit_error(&self, error: CommitError) -> RequestError {
+    /// A record of a version without writes, up to this meter.
+    pub(super) fn record(&self, version: &Version, meter: &Meter) -> CommitRecord {
+        CommitRecord {
+            writes: WriteSet::default(),
+            idempotency: None,
+            exchange: None,
+            schema: None,
+            meter: meter.saturating_sub(&self.committed_meter.borrow()),
+            quota: version.spec.resources.storage,
+            retention: version.retention,
+            unix_millis: unix_millis(),
+        }
+    }
+
+    pub(super) fn commit_error(&self, error: CommitError) -> RequestError {
         let refused = self.refused(error);
         // It may be fenced or failed now.
         self.changed.notify_waiters();

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use hvm_types::{ReplicaId, ReplicaState};
+use hvm_types::{ReplicaId, ReplicaState, Sequence};
 
 use super::Partition;
 use super::upgrade::{Next, QueriesHalted, Swap};
@@ -24,8 +24,13 @@ pub(crate) async fn import(
     };
     let _alone = partition.upgrading.lock().await;
     partition.check_ready()?;
-    if !partition.version().spec.stateful {
+    let current = partition.version();
+    if !current.spec.stateful {
         return Err(UpgradeError::StateChange { id });
+    }
+    let (imported, known) = (head.schema.unwrap_or(1), current.spec.schema.version);
+    if head.sequence > Sequence(0) && imported != known && !current.spec.grants.keyvalue.is_empty() {
+        return Err(UpgradeError::ImportLayout { id, imported, known });
     }
     let (swap, result) = Swap::new(Next::Import(import, head));
     partition.commands.push_front(Work::Swap(Box::new(swap)));

@@ -41,6 +41,11 @@ impl<W> Lane<W> {
         self.waiting.borrow_mut().push_front(work);
     }
 
+    /// Changes what waits.
+    pub(super) fn each_waiting(&self, change: impl FnMut(&mut W)) {
+        self.waiting.borrow_mut().iter_mut().for_each(change);
+    }
+
     /// Forgets all that waits.
     pub(super) fn clear(&self) {
         self.waiting.take();

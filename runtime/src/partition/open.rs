@@ -63,8 +63,6 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
     }
     let most_queries =
         if stateful { host.config.queries_per_partition } else { host.config.requests_per_replica };
-    observed.set_state(ReplicaState::Ready);
-    log.host(LogLevel::Info, &format!("ready: generation {generation}, epoch {epoch}"));
     let partition = Rc::new(Partition {
         slices: Rc::clone(&local.slices),
         cpu,
@@ -82,9 +80,23 @@ pub(crate) async fn open(host: Arc<Host>, spec: PartitionSpec) -> Result<(), Ope
         upgrading: tokio::sync::Mutex::new(()),
         host,
     });
+    if let Err(error) = partition.migrate_first(&local).await {
+        partition.host.unregister(&partition.observed);
+        return Err(error);
+    }
+    partition.observed.set_state(ReplicaState::Ready);
+    partition.log.host(LogLevel::Info, &format!("ready: generation {generation}, epoch {epoch}"));
     local.partitions.borrow_mut().insert(id, Slot::Open(partition));
     place.opened = true;
     Ok(())
+}
+
+impl Partition {
+    /// Brings the state into the layout of the version that is about to run, before anybody can ask it.
+    async fn migrate_first(self: &Rc<Self>, local: &Local) -> Result<(), OpenError> {
+        let version = self.version();
+        local.slices.metered(&self.cpu, Box::pin(self.migrate(&version))).await
+    }
 }
 
 fn take_place(local: &Rc<Local>, id: &ReplicaId) -> Result<Place, OpenError> {

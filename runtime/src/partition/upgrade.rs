@@ -1,15 +1,17 @@
 //! Upgrading a partition: the new version is made ready beside the old one and takes over between two
-//! commands. Queries that run keep the version they began with.
+//! commands. Queries that run keep the version they began with. Where the state has to be migrated first, that happens
+//! between the same two commands; where it fails, the old version goes on with them.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use hvm_types::ReplicaState;
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use super::pinned::Work;
 use super::version::{self, Version};
-use super::{Partition, open};
+use super::{Partition, migrate, open};
 use crate::egress::EgressPolicy;
 use crate::state::{self, Import, ImportHead, PartitionState};
 use crate::worker::{Local, Slot};
@@ -76,6 +78,10 @@ pub(crate) async fn upgrade(spec: PartitionSpec) -> Result<(), UpgradeError> {
         return Err(UpgradeError::Open(state::OpenError::Fenced { id, epoch, newest }.into()));
     }
     let egress = version::check(&partition.host, &spec)?;
+    if let Some(state) = &current.state {
+        // Nothing of a version runs that can't run on what is there.
+        migrate::from(&spec, &**state)?;
+    }
     let next = if current.spec.epoch == spec.epoch || !spec.stateful {
         let preparing = partition.prepare(spec, egress, current.state.clone());
         Next::Ready(partition.slices.metered(&partition.cpu, preparing).await?)
@@ -114,14 +120,25 @@ impl Partition {
 
     /// Takes the next version into use. No command runs meanwhile: this is one of them.
     pub(super) async fn swap(self: &Rc<Self>, swap: Swap) {
-        drop(swap.done.send(self.try_swap(swap.next).await));
+        let began = Instant::now();
+        let result = self.try_swap(swap.next).await;
+        // What waited for it keeps the time that it would have had.
+        let now = Instant::now();
+        let give_back = |work: &mut Work| {
+            if let Work::Request(job) = work {
+                job.deadline += now - job.arrived.max(began);
+            }
+        };
+        self.commands.each_waiting(give_back);
+        self.queries.each_waiting(give_back);
+        drop(swap.done.send(result));
     }
 
     async fn try_swap(self: &Rc<Self>, next: Next) -> Result<(), UpgradeError> {
         // It may have been closed, or fenced, while this waited.
         self.check_ready()?;
         match next {
-            Next::Ready(version) => self.install(version),
+            Next::Ready(version) => self.take_over_same(version).await?,
             Next::NewEpoch(spec, egress) => self.take_over(*spec, egress).await?,
             Next::Import(import, head) => self.take_over_import(import, head).await?,
         }
@@ -133,10 +150,28 @@ impl Partition {
         self.observed.set_version(epoch, generation, version.spec.resources.mailbox, &version.memory);
         self.cpu.set_rate(self.host.config.cpu_rate(version.spec.resources.cpu));
         self.log.host(LogLevel::Info, &format!("generation {generation} took over"));
-        self.log.host(LogLevel::Info, &format!("generation {} took over", version.spec.generation));
         // The old version goes with its idle instances, or with its last query.
         drop(self.version.replace(version));
         self.changed.notify_waiters();
+    }
+
+    /// Runs the new version in the same ownership, after its migration where there is one. While the migration
+    /// computes, queries go on with the old version; between its commit and the change none may run.
+    async fn take_over_same(self: &Rc<Self>, version: Rc<Version>) -> Result<(), OpenError> {
+        let from = match &version.state {
+            Some(state) => migrate::from(&version.spec, &**state)?,
+            None => None,
+        };
+        let Some(from) = from else {
+            self.install(version);
+            return Ok(());
+        };
+        let migrated = self.run_migration(&version, from).await?;
+        let halted = timeout_at(migrated.until(), QueriesHalted::begin(self)).await;
+        let _halted = halted.map_err(|_| migrated.too_late(&version))?;
+        self.commit_migration(&version, migrated).await?;
+        self.install(version);
+        Ok(())
     }
 
     /// Opens the state for a new ownership and runs the new version in it; where that does not start, the old
@@ -153,7 +188,11 @@ impl Partition {
                 return Err(error);
             }
         };
-        match self.prepare(spec, egress, Some(Arc::clone(&state))).await {
+        let ready = async {
+            let version = self.prepare(spec, egress, Some(Arc::clone(&state))).await?;
+            self.migrate(&version).await.map(|()| version)
+        };
+        match ready.await {
             Ok(version) => {
                 self.install(version);
                 Ok(())

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hvm_types::{ByteSize, InstancePolicy, Metering};
+use hvm_types::{ByteSize, InstancePolicy, Metering, Resources};
 
 use crate::capability::PartitionLog;
 use crate::egress::EgressPolicy;
@@ -76,11 +76,19 @@ pub(super) fn check(host: &Host, spec: &PartitionSpec) -> Result<EgressPolicy, O
             "a stateless replica has no state: grant `keyvalue` to partitions only".to_owned(),
         ));
     }
-    if spec.resources.deadline.0 > MAX_DEADLINE {
-        return Err(invalid(format!("`deadline` is more than {MAX_DEADLINE:?}")));
+    let Resources { deadline, migration_deadline, .. } = spec.resources;
+    if deadline.max(migration_deadline).0 > MAX_DEADLINE {
+        return Err(invalid(format!("`deadline` or `migration_deadline` is more than {MAX_DEADLINE:?}")));
     }
-    if spec.resources.mailbox == 0 || spec.resources.memory == 0 || spec.resources.deadline.0.is_zero() {
-        return Err(invalid("`mailbox`, `memory` and `deadline` must be more than 0".to_owned()));
+    if spec.resources.mailbox == 0
+        || spec.resources.memory == 0
+        || deadline.min(migration_deadline).0.is_zero()
+    {
+        let reason = "`mailbox`, `memory`, `deadline` and `migration_deadline` must be more than 0";
+        return Err(invalid(reason.to_owned()));
+    }
+    if let Some(problem) = spec.schema.problem() {
+        return Err(invalid(problem));
     }
     EgressPolicy::from_grants(&spec.grants.http).map_err(|error| invalid(error.to_string()))
 }

@@ -70,6 +70,12 @@ pub trait PartitionState: Send + Sync {
     /// Where the state can't be read.
     fn stored_bytes(&self) -> Result<ByteSize, ReadError>;
 
+    /// The version of the layout of its state, as the last record that changed it said; `None` where none did.
+    ///
+    /// # Errors
+    /// Where the state can't be read.
+    fn schema(&self) -> Result<Option<u32>, ReadError>;
+
     /// Sum of the meters of all its records.
     ///
     /// # Errors

@@ -155,8 +155,9 @@ pub enum CommitError {
         /// The limit.
         limit: usize,
     },
-    /// A record with this idempotency key was committed before: answer with what was stored.
-    #[error("commit: its idempotency key was applied before")]
+    /// A record with this idempotency key was committed before: answer with what was stored. Or the state was migrated to
+    /// this layout before.
+    #[error("commit: its idempotency key, or its migration, was applied before")]
     AlreadyApplied,
     /// Too many records wait: retry soon.
     #[error("commit: {queued} records wait for the disk")]

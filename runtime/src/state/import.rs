@@ -38,6 +38,8 @@ pub struct ImportHead {
     pub sequence: Sequence,
     /// Its time, in milliseconds since 1970.
     pub unix_millis: u64,
+    /// The version of the layout of the state, where it is known.
+    pub schema: Option<u32>,
     /// Sum of the meters of all records.
     pub meter: Meter,
 }

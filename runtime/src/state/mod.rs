@@ -34,6 +34,6 @@ pub use error::{CommitError, OpenError, ReadError, StartError};
 pub use history::{HistoryPage, HistoryWindow, KeptRecord, MAX_PAGE_RECORDS, Retention};
 pub use import::{Import, ImportError, ImportHead};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
-pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, WriteSet};
+pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, SchemaMark, WriteSet};
 pub use scan::{AnswerPage, EntryPage, Scan, ScanHead, WindowAnswer};
 pub use shared::{S3Config, SharedConfig, SharedEngine, SharedStore};

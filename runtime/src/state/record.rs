@@ -23,6 +23,8 @@ pub struct CommitRecord {
     pub idempotency: Option<Idempotency>,
     /// The request and its answer where they have no key: only history keeps them.
     pub exchange: Option<Exchange>,
+    /// What it says of the layout of the partition's state; none where that stays.
+    pub schema: Option<SchemaMark>,
     /// What it used, and what was used since the last record.
     pub meter: Meter,
     /// Most bytes of keys and values that the partition may hold. A record that makes it smaller passes
@@ -32,6 +34,16 @@ pub struct CommitRecord {
     pub retention: Retention,
     /// Time of the commit in milliseconds since 1970: history and the idempotency window age by it.
     pub unix_millis: u64,
+}
+
+/// What a record says of the layout of the partition's state, whose versions are counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaMark {
+    /// It is in this one.
+    Is(u32),
+    /// This record brings it into this one. Where it is in it, the record is refused as already applied: nothing is
+    /// migrated twice.
+    Migrated(u32),
 }
 
 impl CommitRecord {

@@ -47,6 +47,8 @@ pub struct ScanHead {
     pub stored: ByteSize,
     /// Answers in its idempotency window.
     pub answers: u64,
+    /// The version of the layout of its state, where a record said one.
+    pub schema: Option<u32>,
     /// Sum of the meters of all its records.
     pub meter: Meter,
 }

@@ -15,6 +15,7 @@ mod in_guest;
 mod isolation;
 mod life;
 mod limit;
+mod migration;
 mod observation;
 mod processor_time;
 mod query;

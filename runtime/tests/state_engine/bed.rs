@@ -100,6 +100,7 @@ pub(crate) fn record(writes: &[(&str, &str)]) -> CommitRecord {
         writes: set,
         idempotency: None,
         exchange: None,
+        schema: None,
         meter: Meter { succeeded: 1, ..Meter::default() },
         quota: ByteSize::mib(1024),
         retention: Retention::default(),

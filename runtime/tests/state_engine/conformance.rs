@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hvm_runtime::state::{CommitError, IdempotencyWindow, OpenError, PartitionState, ReadError, StateEngine};
+use hvm_runtime::state::{
+    CommitError, CommitRecord, IdempotencyWindow, OpenError, PartitionState, ReadError, SchemaMark,
+    StateEngine,
+};
 use hvm_types::{ByteSize, Digest, Epoch, Sequence};
 
 use crate::bed::{Bed, LocalBed, SharedBed, get, keyed, open, record, replica};
@@ -93,6 +96,37 @@ fn records_are_committed_in_the_order_of_their_calls(bed: &impl Bed) {
         assert_eq!(future.wait(), Ok(Sequence(i)));
     }
     assert_eq!(get(&*partition, "a").as_deref(), Some("500"));
+}
+
+fn the_version_of_the_layout_goes_with_its_record(bed: &impl Bed) {
+    let engine = start(bed);
+    let partition = open(&*engine, 0, 1);
+    assert_eq!(partition.schema(), Ok(None));
+    commit(&*partition, &[("a", "1")]);
+    assert_eq!(partition.schema(), Ok(None), "nobody said one");
+    let marked = |mark, writes| CommitRecord { schema: Some(mark), ..record(writes) };
+    let migrated = |version, writes| marked(SchemaMark::Migrated(version), writes);
+    assert_eq!(partition.commit(migrated(2, &[("a", "2")])).wait(), Ok(Sequence(2)));
+    let again = partition.commit(migrated(2, &[("a", "twice")])).wait();
+    assert_eq!(again, Err(CommitError::AlreadyApplied), "no migration is applied twice");
+    assert_eq!(partition.commit(marked(SchemaMark::Is(2), &[])).wait(), Ok(Sequence(3)));
+    assert_eq!(partition.schema(), Ok(Some(2)));
+    let too_much = CommitRecord { quota: ByteSize(0), ..migrated(3, &[("a", "more than before")]) };
+    assert!(matches!(partition.commit(too_much).wait(), Err(CommitError::QuotaExceeded { .. })));
+    assert_eq!(partition.schema(), Ok(Some(2)), "the record that said another was refused");
+    commit(&*partition, &[("b", "1")]);
+    drop((partition, engine));
+
+    let engine = start(bed);
+    let partition = open(&*engine, 0, 2);
+    assert_eq!(partition.schema(), Ok(Some(2)), "it outlives the engine and the owner");
+    assert_eq!(get(&*partition, "a").as_deref(), Some("2"));
+    let stored = partition.stored_bytes().expect("a size");
+    commit(&*partition, &[]);
+    assert_eq!(partition.stored_bytes(), Ok(stored), "quotas don't count it");
+    drop(partition);
+    engine.remove(&replica(0)).expect("removed");
+    assert_eq!(open(&*engine, 0, 3).schema(), Ok(None), "it went with the partition");
 }
 
 fn a_newer_epoch_fences_the_older_one(bed: &impl Bed) {
@@ -222,7 +256,7 @@ fn a_quota_refuses_growth_and_lets_shrinking_pass(bed: &impl Bed) {
     let engine = start(bed);
     let partition = open(&*engine, 0, 1);
     let with_quota = |writes: &[(&str, &str)], quota| {
-        partition.commit(hvm_runtime::state::CommitRecord { quota: ByteSize(quota), ..record(writes) }).wait()
+        partition.commit(CommitRecord { quota: ByteSize(quota), ..record(writes) }).wait()
     };
     assert_eq!(with_quota(&[("a", "123456789")], 10), Ok(Sequence(1)));
     let refused = with_quota(&[("a", "1"), ("b", "123456789")], 10);
@@ -282,7 +316,7 @@ fn the_idempotency_window_ages(bed: &impl Bed) {
         bed.start(IdempotencyWindow { age: Duration::from_secs(10), ..IdempotencyWindow::default() });
     let partition = open(&*engine, 0, 1);
     let at = |seconds: u64, name: &str| {
-        let record = hvm_runtime::state::CommitRecord { unix_millis: seconds * 1000, ..keyed(name, "", &[]) };
+        let record = CommitRecord { unix_millis: seconds * 1000, ..keyed(name, "", &[]) };
         partition.commit(record).wait().expect("the record is committed");
     };
     let is_kept = |name: &str| partition.answer(&key(name)).expect("a read").is_some();
@@ -392,6 +426,7 @@ macro_rules! conformance_of {
                 a_snapshot_never_shows_half_a_record,
                 records_are_committed_in_the_order_of_their_calls,
                 a_newer_epoch_fences_the_older_one,
+                the_version_of_the_layout_goes_with_its_record,
                 an_epoch_without_a_commit_fences_too,
                 records_queued_before_a_fence_are_whole_or_absent,
                 opening_with_the_same_epoch_goes_on,
@@ -432,6 +467,7 @@ conformance!(
     [
         what_was_acknowledged_is_there_after_a_restart,
         a_newer_epoch_fences_the_older_one,
+        the_version_of_the_layout_goes_with_its_record,
         a_repeated_idempotency_key_gets_its_answer_and_is_not_applied,
         a_removed_partition_starts_empty,
         meters_and_sizes_add_up_over_restarts,

@@ -113,6 +113,7 @@ pub(crate) fn header(stored: u64, answers: u64) -> FileHeader {
         unix_millis: 1,
         stored: ByteSize(stored),
         answers,
+        schema: None,
         meter: Meter::default(),
     };
     FileHeader { partition: replica(0), origin: Origin::default(), head }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use hvm_runtime::state::file::{self, FileError, FileImportError, FilePart, FileReader};
 use hvm_runtime::state::{
-    CommitError, IdempotencyKey, IdempotencyWindow, ImportError, PartitionInfo, ReadError, ScanHead,
-    StateEngine,
+    CommitError, CommitRecord, IdempotencyKey, IdempotencyWindow, ImportError, PartitionInfo, ReadError,
+    ScanHead, SchemaMark, StateEngine,
 };
 use hvm_types::{ByteSize, Digest, Epoch, ReplicaId, Sequence};
 
@@ -23,6 +23,8 @@ fn a_partition_comes_out_of_a_file_as_it_went_in(from: &impl Bed, to: &impl Bed)
     let (source, target) = (start(from), start(to));
     let partition = open(&*source, 0, 7);
     fill(&*partition);
+    let third = CommitRecord { schema: Some(SchemaMark::Is(3)), ..record(&[]) };
+    partition.commit(third).wait().expect("it is committed");
     let (bytes, summary) = exported(&*source, &replica(0));
     assert_eq!(summary.digest, Digest::of(&bytes));
     assert_eq!(file::verify(bytes.as_slice()).expect("it is whole"), summary);
@@ -39,7 +41,7 @@ fn a_partition_comes_out_of_a_file_as_it_went_in(from: &impl Bed, to: &impl Bed)
     // It goes on from there: sequences, quota, and keys that were applied before the move.
     let moved = open(&*target, 5, 2);
     assert_eq!(get(&*moved, "large").map(|value| value.len()), Some(3 << 20));
-    assert_eq!(moved.meter(), partition.meter());
+    assert_eq!((moved.meter(), moved.schema()), (partition.meter(), Ok(Some(3))));
     assert_eq!(moved.commit(keyed("key-0", "", &[("a", "1")])).wait(), Err(CommitError::AlreadyApplied));
     let key: IdempotencyKey = "key-39".parse().expect("a key");
     assert_eq!(moved.answer(&key), partition.answer(&key));

@@ -34,6 +34,15 @@ pub enum WaitReason {
         /// How many may.
         limit: u32,
     },
+    /// Another replica of its group does not run the generation that it is assigned.
+    UpdateFailed {
+        /// The number of that replica.
+        index: u32,
+        /// Its host.
+        host: HostId,
+        /// Why it does not.
+        reason: Arc<str>,
+    },
     /// Its host has said nothing since the scheduler started.
     HostSilent {
         /// Its host.
@@ -140,6 +149,12 @@ impl fmt::Display for WaitReason {
             }
             Self::MaxParallel { limit } => {
                 write!(f, "max_parallel: {limit} of its group may change at a time")
+            }
+            Self::UpdateFailed { index, host, reason } => {
+                write!(
+                    f,
+                    "the update stopped at replica {index} on host {host}: {reason}; deploy a version that runs"
+                )
             }
             Self::HostSilent { host } => {
                 write!(f, "host {host} has not reported since the scheduler started")

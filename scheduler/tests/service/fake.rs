@@ -243,6 +243,7 @@ impl FakeImage {
             app: "shop".parse().expect("a valid name"),
             version: version.parse().expect("a valid version"),
             state_schema,
+            migrates_from: None,
             packages: [("carts".parse().expect("a valid name"), package)].into(),
         };
         Self::of(&config, &component)

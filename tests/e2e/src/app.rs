@@ -57,11 +57,16 @@ impl Workshop {
     /// Where it can't be packed.
     #[must_use]
     pub fn pack(&self, app: &App<'_>) -> PathBuf {
+        self.pack_with(app, "")
+    }
+
+    /// The same with further lines in the manifest's table `[app]`.
+    fn pack_with(&self, app: &App<'_>, lines: &str) -> PathBuf {
         let source = self.path(&format!("{}-{}", app.name, app.version));
         fs::create_dir_all(&source).expect("a folder for the manifest");
         fs::copy(&app.component, source.join("component.wasm")).expect("the component is there");
         let manifest = format!(
-            "[app]\nname = \"{}\"\nversion = \"{}\"\n\n[[package]]\nname = \"{}\"\n\
+            "[app]\nname = \"{}\"\nversion = \"{}\"\n{lines}\n[[package]]\nname = \"{}\"\n\
              component = \"component.wasm\"\ncapabilities = {:?}\n",
             app.name, app.version, app.package, app.capabilities
         );
@@ -82,7 +87,13 @@ impl Workshop {
     /// Packs and signs an app.
     #[must_use]
     pub fn build(&self, app: &App<'_>) -> PathBuf {
-        let image = self.pack(app);
+        self.build_with(app, "")
+    }
+
+    /// The same with further lines in the manifest's table `[app]`.
+    #[must_use]
+    pub fn build_with(&self, app: &App<'_>, lines: &str) -> PathBuf {
+        let image = self.pack_with(app, lines);
         self.sign(&image);
         image
     }

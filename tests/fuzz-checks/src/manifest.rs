@@ -35,8 +35,11 @@ fn write(manifest: &AppManifest) -> String {
         "[app]\nname = {}\nversion = {}\nstate_schema = {}\n",
         quoted(manifest.app.as_str()),
         quoted(&manifest.version.to_string()),
-        manifest.state_schema
+        manifest.schema.version
     );
+    if let Some(from) = manifest.schema.migrates_from {
+        writeln!(out, "migrates_from = {from}").expect("a string takes everything");
+    }
     for package in &manifest.packages {
         let (key, source) = match &package.component {
             ComponentSource::File(path) => ("component", path),

@@ -89,6 +89,7 @@ fn header(stored: u64, answers: u64, sequence: u64) -> FileHeader {
         unix_millis: 1,
         stored: ByteSize(stored),
         answers,
+        schema: None,
         meter: Meter::default(),
     };
     FileHeader { partition: "ledger/books/3".parse().expect("a replica"), origin: Origin::default(), head }

@@ -157,9 +157,13 @@ fn check_resources(errors: &mut Errors, resources: &Resources, path: &str) {
     }
     within(errors, field("memory"), resources.memory, 1..=65_536);
     within(errors, field("mailbox"), resources.mailbox, 1..=65_536);
-    if !DEADLINES.contains(&resources.deadline.0) {
-        let problem = format!("{} is out of range", resources.deadline);
-        errors.push(SpecError::new(field("deadline"), problem, "write 1ms to 1h"));
+    for (name, deadline) in
+        [("deadline", resources.deadline), ("migration_deadline", resources.migration_deadline)]
+    {
+        if !DEADLINES.contains(&deadline.0) {
+            let problem = format!("{deadline} is out of range");
+            errors.push(SpecError::new(field(name), problem, "write 1ms to 1h"));
+        }
     }
     let one = ByteSize(1);
     within(errors, field("request_body"), resources.request_body, one..=MAX_BODY);

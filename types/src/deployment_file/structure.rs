@@ -185,6 +185,7 @@ fn resources(reader: &Reader, node: &Node, path: &str) -> Resources {
         cpu: fields.optional_number("cpu", " of MHz").map(CpuMhz),
         memory: fields.optional_number("memory", " of MB").unwrap_or(default.memory),
         deadline: fields.optional("deadline").unwrap_or(default.deadline),
+        migration_deadline: fields.optional("migration_deadline").unwrap_or(default.migration_deadline),
         mailbox: fields.optional_number("mailbox", " of requests").unwrap_or(default.mailbox),
         request_body: fields.optional("request_body").unwrap_or(default.request_body),
         response_body: fields.optional("response_body").unwrap_or(default.response_body),

@@ -2,7 +2,7 @@
 
 use hvm_appimage::{Image, check_component};
 use hvm_runtime::{Module, PartitionSpec};
-use hvm_types::{Capability, Environment, Grants, PackageName, ReplicaId};
+use hvm_types::{Capability, Environment, Grants, PackageName, ReplicaId, StateSchema};
 
 use crate::arguments::Run;
 use crate::failure::Failure;
@@ -12,6 +12,7 @@ pub(super) struct Package {
     pub(super) name: PackageName,
     /// The one partition: `app/package/0`.
     pub(super) id: ReplicaId,
+    schema: StateSchema,
     grants: Grants,
     env: Environment,
 }
@@ -53,7 +54,7 @@ pub(super) fn choose(image: &Image, arguments: &Run) -> Result<Package, Failure>
         index: 0,
     };
     let env = arguments.env.iter().cloned().collect();
-    Ok(Package { name: name.clone(), id, grants, env })
+    Ok(Package { name: name.clone(), id, schema: config.schema(), grants, env })
 }
 
 impl Package {
@@ -61,6 +62,7 @@ impl Package {
     pub(super) fn spec(&self, module: Module) -> PartitionSpec {
         let mut spec = PartitionSpec::new(self.id.clone(), module);
         spec.stateful = !self.grants.keyvalue.is_empty();
+        spec.schema = self.schema;
         spec.grants = self.grants.clone();
         spec.env = self.env.clone();
         spec

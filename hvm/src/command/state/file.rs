@@ -92,7 +92,7 @@ pub(super) fn summary_json(path: &Path, summary: &StateFileSummary) -> Value {
         "host": origin.host,
         "app": origin.app,
         "image": origin.image,
-        "state_schema": origin.state_schema,
+        "state_schema": head.schema,
         "exported_unix_millis": origin.exported_unix_millis,
         "epoch": head.epoch,
         "sequence": head.sequence,

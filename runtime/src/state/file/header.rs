@@ -20,8 +20,6 @@ pub struct Origin {
     pub image: Option<Digest>,
     /// The app's name and version.
     pub app: Option<String>,
-    /// The version of the form in which the app keeps its state.
-    pub state_schema: Option<u32>,
     /// The host.
     pub host: Option<String>,
     /// When the file was written, in milliseconds since 1970.
@@ -93,7 +91,7 @@ impl FileHeader {
         lines.add_some("host", origin.host.as_ref());
         lines.add_some("app", origin.app.as_ref());
         lines.add_some("image", origin.image);
-        lines.add_some("state-schema", origin.state_schema);
+        lines.add_some("state-schema", head.schema);
         lines.add("exported-unix-millis", origin.exported_unix_millis);
         lines.add("epoch", head.epoch.0);
         lines.add("sequence", head.sequence.0);
@@ -111,7 +109,6 @@ impl FileHeader {
         let origin = Origin {
             image: values.get("image")?,
             app: values.get("app")?,
-            state_schema: values.get("state-schema")?,
             host: values.get("host")?,
             exported_unix_millis: values.need("exported-unix-millis")?,
         };
@@ -125,6 +122,7 @@ impl FileHeader {
             unix_millis: values.need("committed-unix-millis")?,
             stored: ByteSize(values.need("stored-bytes")?),
             answers: values.need("answers")?,
+            schema: values.get("state-schema")?,
             meter,
         };
         Ok(Self { partition: values.need("partition")?, origin, head })
@@ -264,7 +262,6 @@ mod tests {
             origin: Origin {
                 image: Some(Digest::of(b"image")),
                 app: Some("ledger 1.0.0".to_owned()),
-                state_schema: Some(2),
                 host: Some("a".to_owned()),
                 exported_unix_millis: 1_800_000_000_000,
             },
@@ -274,6 +271,7 @@ mod tests {
                 unix_millis: 7,
                 stored: ByteSize(55),
                 answers: 3,
+                schema: Some(2),
                 meter,
             },
         }

@@ -25,6 +25,11 @@ pub fn import<R: Read>(
 
 impl From<&ScanHead> for ImportHead {
     fn from(head: &ScanHead) -> Self {
-        Self { sequence: head.sequence, unix_millis: head.unix_millis, meter: head.meter.clone() }
+        Self {
+            sequence: head.sequence,
+            unix_millis: head.unix_millis,
+            schema: head.schema,
+            meter: head.meter.clone(),
+        }
     }
 }

@@ -208,6 +208,7 @@ mod tests {
             writes: WriteSet::default(),
             idempotency: None,
             exchange: None,
+            schema: None,
             meter: Meter::default(),
             quota: ByteSize::mib(1),
             retention: Retention::default(),

@@ -196,8 +196,11 @@ impl Import for LocalImport {
     }
 
     fn finish(mut self: Box<Self>, head: &ImportHead) -> Result<PartitionInfo, ImportError> {
+        let ImportHead { sequence, unix_millis, schema, ref meter } = *head;
+        if let Some(schema) = schema {
+            self.gather(self.head.number.schema(), seal(&schema, &[]))?;
+        }
         self.write()?;
-        let ImportHead { sequence, unix_millis, ref meter } = *head;
         let head = Head { sequence, unix_millis, meter: meter.clone(), ..self.head.clone() };
         let head = self.ask(ImportStep::Finish { head: Box::new(head) })?;
         self.ended = true;

@@ -15,6 +15,7 @@
 //! | bucket | number `i` idempotency key | its answer |
 //! | bucket | number `o` ordinal | an idempotency key, in order of age |
 //! | bucket | number `r` sequence | a kept record, whole |
+//! | bucket | number `s` | the version of its state's layout, once a record said one |
 //! | bucket | ff×8 `mark` | count of the last batch that touched this keyspace |
 //!
 //! Numbers are 8 bytes, big-endian, and never used again.
@@ -34,6 +35,7 @@ const DATA: u8 = b'd';
 const ANSWER: u8 = b'i';
 const ORDER: u8 = b'o';
 const RECORD: u8 = b'r';
+const SCHEMA: u8 = b's';
 
 /// A key and the keyspace it stands in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +100,11 @@ impl Number {
 
     pub(super) fn record(self, sequence: u64) -> Place {
         self.place(RECORD, &[&sequence.to_be_bytes()])
+    }
+
+    /// Beside the head and not in it: programs that don't know it pass it over.
+    pub(super) fn schema(self) -> Place {
+        self.place(SCHEMA, &[])
     }
 
     pub(super) fn past(self) -> Place {

@@ -9,7 +9,7 @@ use super::codec::unseal;
 use super::kept;
 use super::layout::{AnswerEntry, Number};
 use super::shared::{Cell, CommitJob, Shared};
-use super::stage::{corrupt, read_head};
+use super::stage::{corrupt, read_head, read_schema};
 use super::store::View;
 use crate::state::{
     CommitFuture, CommitRecord, HistoryPage, IdempotencyKey, KeyPage, MAX_BUCKET_BYTES, MAX_PAGE_KEYS,
@@ -46,6 +46,11 @@ impl PartitionState for LocalPartition {
     fn stored_bytes(&self) -> Result<ByteSize, ReadError> {
         self.cell.check(self.epoch)?;
         Ok(ByteSize(self.cell.stored()))
+    }
+
+    fn schema(&self) -> Result<Option<u32>, ReadError> {
+        self.cell.check(self.epoch)?;
+        read_schema(&self.shared.view()?, self.cell.number)
     }
 
     fn meter(&self) -> Result<Meter, ReadError> {

@@ -144,6 +144,7 @@ mod tests {
             writes,
             idempotency: None,
             exchange: None,
+            schema: None,
             meter: Meter::default(),
             quota,
             retention: Retention::default(),

@@ -6,7 +6,7 @@ use hvm_types::{ByteSize, Digest, ReplicaId, Sequence};
 use super::codec::unseal;
 use super::layout::{self, AnswerEntry, Head, Number, OrderEntry};
 use super::shared::Shared;
-use super::stage::{corrupt, read_head};
+use super::stage::{corrupt, read_head, read_schema};
 use super::store::View;
 use crate::state::{
     AnswerPage, EntryPage, Idempotency, MAX_BUCKET_BYTES, ReadError, Scan, ScanHead, StoredResponse,
@@ -80,6 +80,7 @@ impl Scan for LocalScan {
             unix_millis: if sequence == Sequence(0) { 0 } else { unix_millis },
             stored: ByteSize(stored),
             answers: answers.next - answers.first,
+            schema: read_schema(&self.view, self.head.number)?,
             meter: meter.clone(),
         })
     }

@@ -13,7 +13,9 @@ use super::layout::{self, AnswerEntry, Answers, Head, Number, OrderEntry, Past, 
 use super::open::OpenPartitions;
 use super::store::View;
 use super::window::Kept;
-use crate::state::{CommitError, CommitRecord, Idempotency, IdempotencyWindow, OpenError, ReadError};
+use crate::state::{
+    CommitError, CommitRecord, Idempotency, IdempotencyWindow, OpenError, ReadError, SchemaMark,
+};
 
 /// The batch in the making.
 pub(super) struct Stage<'a> {
@@ -132,6 +134,7 @@ impl<'a> Stage<'a> {
         {
             return Err(CommitError::AlreadyApplied);
         }
+        let schema = self.schema_after(number, record.schema)?;
         let stored = self.stored_after(&head, &record)?;
         let sequence = head.sequence.next();
         let kept = record
@@ -149,6 +152,9 @@ impl<'a> Stage<'a> {
         for (bucket, key, value) in writes.iter() {
             self.batch.writes.insert(number.value(bucket, key), value.map(|value| value.to_vec()));
         }
+        if let Some(schema) = schema {
+            self.batch.writes.insert(number.schema(), Some(seal(&schema, &[])));
+        }
         self.evict(&mut head, &evicted, answers);
         if let Some(idempotency) = idempotency {
             head.request = Some(*idempotency.request.as_bytes());
@@ -165,6 +171,20 @@ impl<'a> Stage<'a> {
         }
         self.set_head(head, past_after);
         Ok(sequence)
+    }
+
+    /// The layout that a record says, where it stays within its mark.
+    fn schema_after(&self, number: Number, mark: Option<SchemaMark>) -> Result<Option<u32>, CommitError> {
+        Ok(match mark {
+            None => None,
+            Some(SchemaMark::Is(version)) => Some(version),
+            Some(SchemaMark::Migrated(version)) => match self.get(&number.schema())? {
+                Some(bytes) if unseal::<u32>(&bytes).map_err(corrupt)?.0 == version => {
+                    return Err(CommitError::AlreadyApplied);
+                }
+                _ => Some(version),
+            },
+        })
     }
 
     fn stored_after(&self, head: &Head, record: &CommitRecord) -> Result<u64, CommitError> {
@@ -229,6 +249,12 @@ pub(super) fn read_head(view: &View, number: Number) -> Result<Option<Head>, Rea
     } else {
         Err(ReadError::Corrupt { what: "a partition's head stands in another's place".to_owned() })
     }
+}
+
+/// The version of the layout of a partition's state, if a record said one.
+pub(super) fn read_schema(view: &View, number: Number) -> Result<Option<u32>, ReadError> {
+    let Some(bytes) = view.get(&number.schema())? else { return Ok(None) };
+    Ok(Some(unseal(&bytes).map_err(corrupt)?.0))
 }
 
 /// Which records of a partition are kept.

@@ -3,7 +3,10 @@
 //! A replica is *in transition* until its host has reported that it serves the generation it is assigned.
 //! At most `max_parallel` of a group are; those of lost hosts are not counted, because an update can't wait
 //! for them. A replica in transition may be given a newer generation at once: it is changing anyway, and
-//! this is how a correction reaches the ones that a broken generation stopped.
+//! this is how a correction reaches the ones that a broken generation stopped. As long as one replica of a group
+//! reports that the generation it is assigned failed, no other begins to change to it.
+
+use hvm_types::{Generation, ReplicaReport, ReplicaState};
 
 use crate::planner::draft::Draft;
 use crate::planner::fleet::Fleet;
@@ -22,6 +25,8 @@ struct Pending {
 struct Queue {
     pending: Vec<Pending>,
     budget: u32,
+    /// Why no other may begin.
+    failed: Option<WaitReason>,
 }
 
 pub(super) fn run(groups: &mut [Group<'_>], fleet: &mut Fleet<'_>, draft: &mut Draft) {
@@ -40,12 +45,15 @@ pub(super) fn run(groups: &mut [Group<'_>], fleet: &mut Fleet<'_>, draft: &mut D
         }
     }
     for (group, queue) in groups.iter_mut().zip(queues) {
-        for Pending { index, refused, .. } in queue.pending {
+        let Queue { pending, failed, .. } = queue;
+        for Pending { index, refused, .. } in pending {
             let Some(Owner { host, .. }) = group.owner(index) else { continue };
             let host = fleet.id(host).clone();
             let reason = match refused {
                 Some(refusal) => WaitReason::UpdateRefused { host: host.clone(), refusal },
-                None => WaitReason::MaxParallel { limit: group.spec.update.max_parallel },
+                None => failed
+                    .clone()
+                    .unwrap_or(WaitReason::MaxParallel { limit: group.spec.update.max_parallel }),
             };
             group.touch(draft, index, StepAction::Wait { host: Some(host), reason });
         }
@@ -55,6 +63,7 @@ pub(super) fn run(groups: &mut [Group<'_>], fleet: &mut Fleet<'_>, draft: &mut D
 fn queue(group: &mut Group<'_>, fleet: &Fleet<'_>, draft: &mut Draft) -> Queue {
     let mut pending = Vec::new();
     let mut changing = 0_u32;
+    let mut failed = None;
     for index in group.indexes() {
         let Some(owner) = group.owner(index) else { continue };
         let host = fleet.input(owner.host);
@@ -71,7 +80,14 @@ fn queue(group: &mut Group<'_>, fleet: &Fleet<'_>, draft: &mut Draft) -> Queue {
             }
             continue;
         };
-        let serves = observed.replica(&group.key, index).is_some_and(|report| {
+        let report = observed.replica(&group.key, index);
+        if failed.is_none()
+            && let Some(reason) = report.and_then(|report| failure_of(report, group.generation()))
+        {
+            let (host, reason) = (host.spec.id.clone(), reason.into());
+            failed = Some(WaitReason::UpdateFailed { index, host, reason });
+        }
+        let serves = report.is_some_and(|report| {
             report.state.serves()
                 && report.generation == owner.ownership.generation
                 && report.epoch == owner.ownership.epoch
@@ -81,11 +97,27 @@ fn queue(group: &mut Group<'_>, fleet: &Fleet<'_>, draft: &mut Draft) -> Queue {
             pending.push(Pending { index, in_transition: !serves, refused: None });
         }
     }
-    Queue { pending, budget: group.spec.update.max_parallel.saturating_sub(changing) }
+    let budget = match failed {
+        Some(_) => 0,
+        None => group.spec.update.max_parallel.saturating_sub(changing),
+    };
+    Queue { pending, budget, failed }
+}
+
+/// Why a replica does not run this generation, where its host tried.
+fn failure_of(report: &ReplicaReport, generation: Generation) -> Option<&str> {
+    let (of, state) = match &report.next {
+        Some((next, state)) => (*next, state),
+        None => (report.generation, &report.state),
+    };
+    match state {
+        ReplicaState::Failed { reason } if of == generation => Some(reason),
+        _ => None,
+    }
 }
 
 fn work_off(group: &mut Group<'_>, queue: &mut Queue, fleet: &mut Fleet<'_>, draft: &mut Draft) {
-    let Queue { pending, budget } = queue;
+    let Queue { pending, budget, .. } = queue;
     pending.retain_mut(|replica| {
         if !replica.in_transition && *budget == 0 {
             replica.refused = None;

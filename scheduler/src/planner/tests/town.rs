@@ -224,6 +224,19 @@ impl Town {
         host.observed = Some(Observation::new(host.version, reports));
     }
 
+    /// The host says that what it is told of a replica failed, and that it goes on as it was.
+    pub(super) fn fail(&mut self, number: usize, index: u32, reason: &str) {
+        let host = &mut self.hosts[number];
+        let observed = host.observed.as_mut().expect("it has reported");
+        for (key, replicas) in &host.document.groups {
+            let report = observed.replicas.get_mut(key).and_then(|reports| reports.get_mut(&index));
+            if let (Some(ownership), Some(report)) = (replicas.get(&index), report) {
+                let state = ReplicaState::Failed { reason: reason.to_owned() };
+                report.next = Some((ownership.generation, state));
+            }
+        }
+    }
+
     pub(super) fn obey_all(&mut self) {
         for number in 0..self.hosts.len() {
             if self.hosts[number].alive {

@@ -45,6 +45,28 @@ fn an_update_goes_on_only_when_hosts_report_that_it_serves() {
 }
 
 #[test]
+fn an_update_stops_at_the_first_failure_and_a_later_generation_goes_on() {
+    let mut town = Town::with_hosts(1);
+    town.deploy("d", &partitions(6));
+    town.settle();
+    let broken = town.deploy("d", &partitions(6));
+    town.round();
+    town.obey_some(0, |index| index == 0);
+    town.fail(0, 1, "its migration failed");
+    for _ in 0..3 {
+        let plan = town.round();
+        assert_eq!(at_generation(&town, broken), 2, "none begins after one failed");
+        let reason = "its migration failed".into();
+        let failed = WaitReason::UpdateFailed { index: 1, host: name("h0"), reason };
+        assert_eq!(waits(&plan).len(), 4);
+        assert!(waits(&plan).iter().all(|(_, reason)| *reason == failed), "{:?}", waits(&plan));
+    }
+    let good = town.deploy("d", &partitions(6));
+    town.settle();
+    assert_eq!(at_generation(&town, good), 6);
+}
+
+#[test]
 fn a_correction_reaches_what_a_broken_generation_stopped() {
     let mut town = Town::with_hosts(1);
     town.deploy("d", &partitions(6));

@@ -6,13 +6,14 @@
 mod fault;
 mod greed;
 mod host;
+mod migrate;
 mod pipe;
 mod raw;
 mod state;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hvm_guest::{Request, Response};
+use hvm_guest::{Migration, Request, Response};
 use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 
 struct Probe;
@@ -39,6 +40,9 @@ fn handle(request: Request) -> Response {
 }
 
 fn routed(request: Request) -> Response {
+    if let Some(migration) = Migration::of(&request) {
+        return migrate::answer(migration);
+    }
     let segments = request.segments();
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
     match parts.as_slice() {

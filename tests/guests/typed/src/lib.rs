@@ -24,6 +24,11 @@ impl Handler for Typed {
         }
         both(name, payload)
     }
+
+    #[cfg(not(feature = "http"))]
+    fn migrate(migration: hvm_guest::Migration) -> Result<(), Failure> {
+        state::migrate(migration)
+    }
 }
 
 /// What commands and queries can do alike.
@@ -63,8 +68,8 @@ hvm_guest::export_typed!(Typed);
 
 #[cfg(not(feature = "http"))]
 mod state {
-    use hvm_guest::kv;
     use hvm_guest::typed::Failure;
+    use hvm_guest::{Migration, kv};
 
     /// The one key.
     const KEY: &str = "a";
@@ -93,6 +98,13 @@ mod state {
     fn set(value: &[u8]) -> Answer {
         kv::open("default")?.set(KEY, value)?;
         Ok(Vec::new())
+    }
+
+    pub fn migrate(migration: Migration) -> Result<(), Failure> {
+        let state = kv::open("default")?;
+        let before = state.get(KEY)?.unwrap_or_default();
+        let note = format!("{}-{} ", migration.from, migration.to).into_bytes();
+        Ok(state.set(KEY, &[before, note].concat())?)
     }
 
     fn get() -> Answer {
