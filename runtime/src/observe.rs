@@ -50,6 +50,8 @@ pub struct HostObservation {
     pub memory_limit: ByteSize,
     /// How long it took to make components ready, each time it was asked for.
     pub preparations: Durations,
+    /// Commits that were refused because another host owned the partition by then.
+    pub fenced_commits: u64,
 }
 
 /// A request that was accepted and is not answered yet.

@@ -208,6 +208,7 @@ impl Import for LocalImport {
             stored: ByteSize(head.stored),
             answers: head.answers.next - head.answers.first,
             meter: head.meter,
+            owner: None,
         })
     }
 }
