@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hvm_appimage::TrustPolicy;
-use hvm_runtime::state::{LocalConfig, LocalEngine, StateEngine};
+use hvm_runtime::state::StateEngine;
 use hvm_runtime::{HostLimits, Hvm, HvmConfig, OpenFiles, PreparedHvm};
 use hvm_types::{ByteSize, Digest, HostDocument, HostId, HostSpec};
 use tokio::sync::{Semaphore, watch};
@@ -24,6 +24,7 @@ use crate::reconcile::{Before, DocumentStore, Executor, ModuleSet, Reconcile, Re
 use crate::service::AgentService;
 use crate::start_error::StartError;
 use crate::state_files::{self, StateFiles};
+use crate::state_store::OpenedState;
 use crate::usage::{UsageLedger, UsageLoop, unix_millis};
 
 /// How long requests under way may take when the agent stops; what is not answered then is cut off.
@@ -60,15 +61,15 @@ impl Agent {
         config.check_offer()?;
         let data_dir = DataDir::lock(&config.data_dir)?;
         // The state and everything else have nothing to do with each other until both are there.
-        let state = LocalConfig::new(data_dir.file("state"));
-        let state = tokio::task::spawn_blocking(|| LocalEngine::start(state));
+        let (store, host, root) = (config.state.clone(), config.host.clone(), config.data_dir.clone());
+        let state = tokio::task::spawn_blocking(move || store.open(&host, &root));
         let prepared = match Kept::open(&config, data_dir) {
             Ok(kept) => Prepared::new(&config, kept).await,
             Err(error) => Err(error),
         };
         let state = state.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let (prepared, state) = match (prepared, state) {
-            (Ok(prepared), Ok(state)) => (prepared, Arc::new(state) as Arc<dyn StateEngine>),
+            (Ok(prepared), Ok(state)) => (prepared, state),
             (Err(error), _) => return Err(error),
             (Ok(prepared), Err(error)) => {
                 prepared.logs.stop().await;
@@ -129,12 +130,9 @@ impl Prepared {
         }
     }
 
-    async fn start(
-        self,
-        config: AgentConfig,
-        state: Arc<dyn StateEngine>,
-    ) -> Result<AgentHandle, StartError> {
+    async fn start(self, config: AgentConfig, state: OpenedState) -> Result<AgentHandle, StartError> {
         let Self { kept, channel, logs, hvm } = self;
+        let OpenedState { engine: state, store } = state;
         let started = match ApiListener::listen(&config.api).await {
             Ok(api) => hvm.start(Arc::clone(&state)).map(|hvm| (api, hvm)).map_err(StartError::from),
             Err(error) => Err(error),
@@ -152,7 +150,7 @@ impl Prepared {
         let started = started.map_err(StartError::from);
         let started = started.and_then(|ingress| {
             let spec = host_spec(&config, ingress.address(), api.as_ref().map(|api| api.address))?;
-            Ok((ingress, spec))
+            Ok((ingress, HostSpec { store, ..spec }))
         });
         let (ingress, spec) = match started {
             Ok(started) => started,
@@ -187,6 +185,7 @@ impl Parts {
         }
         let registry = Arc::new(Registry::new());
         let (documents, newest) = watch::channel(kept.document.map(Arc::new));
+        let (confirmed, is_confirmed) = watch::channel(false);
         let trust = Trust::new(config.trust.clone());
         let state_files = StateFiles {
             host: config.host.clone(),
@@ -216,6 +215,8 @@ impl Parts {
             host: config.host.clone(),
             executor,
             documents: newest,
+            confirmed: is_confirmed,
+            shares_state: spec.store.is_some(),
             store: kept.documents,
             serving,
         };
@@ -233,6 +234,7 @@ impl Parts {
             data_id: kept.data_id,
             registry: Arc::clone(&registry),
             documents,
+            confirmed,
         };
         AgentHandle {
             reconcile: reconcile.start(),
@@ -284,6 +286,7 @@ fn host_spec(
         cpu: config.cpu,
         memory: config.memory.0 >> 20,
         attributes: config.attributes.clone(),
+        store: None,
     })
 }
 

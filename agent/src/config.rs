@@ -10,6 +10,8 @@ use hvm_types::{ByteSize, CpuMhz, HostId, Resources};
 
 use crate::StartError;
 
+use crate::state_store::StateStore;
+
 /// Where the agent's API is offered.
 #[derive(Debug, Clone)]
 pub enum ApiListen {
@@ -32,8 +34,10 @@ pub enum ApiListen {
 pub struct AgentConfig {
     /// The host's name.
     pub host: HostId,
-    /// Where images, state, logs and meters are kept. One agent per directory.
+    /// Where images, logs, meters and, unless `state` says something else, state are kept. One agent per directory.
     pub data_dir: PathBuf,
+    /// Where the state of partitions is kept. A data directory stays with the store it began with.
+    pub state: StateStore,
     /// The scheduler, as `http://host:port`.
     pub scheduler: String,
     /// Where requests to apps arrive; port 0 takes a free one.
@@ -66,6 +70,7 @@ impl AgentConfig {
         Self {
             host,
             data_dir: data_dir.into(),
+            state: StateStore::Local,
             scheduler: scheduler.into(),
             ingress: loopback,
             advertised_ingress: None,

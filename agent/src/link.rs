@@ -63,6 +63,8 @@ pub(crate) struct Link {
     pub(crate) data_id: String,
     pub(crate) registry: Arc<Registry>,
     pub(crate) documents: watch::Sender<Option<Arc<HostDocument>>>,
+    /// Set once a document came, be it the one that was kept.
+    pub(crate) confirmed: watch::Sender<bool>,
 }
 
 /// The running link.
@@ -142,6 +144,7 @@ impl Link {
             let message = message.map_err(|status| failed("receive the host document", &status))?;
             let message = message.ok_or(LinkError::StreamEnded)?;
             let document = HostDocument::try_from(message).map_err(LinkError::Document)?;
+            let mut is_newest = true;
             self.documents.send_if_modified(|current| {
                 let newest = current.as_ref().map_or(0, |current| current.version);
                 if document.version < newest {
@@ -153,6 +156,7 @@ impl Link {
                          until then this host keeps what it runs (to obey the scheduler, stop the agent and \
                          remove document.json from its data directory)"
                     );
+                    is_newest = false;
                     return false;
                 }
                 let is_new = current.as_deref() != Some(&document);
@@ -161,6 +165,9 @@ impl Link {
                 }
                 is_new
             });
+            if is_newest {
+                self.confirmed.send_replace(true);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::ingress::IngressError;
 use crate::link::SchedulerAddressError;
 use crate::logs::LogsError;
 use crate::reconcile::DocumentError;
+use crate::state_store::StateStoreError;
 use crate::usage::UsageError;
 
 /// An agent that could not start.
@@ -54,8 +55,8 @@ pub enum StartError {
         source: hvm_appimage::PolicyError,
     },
     /// The durable state can't be opened.
-    #[error("open the durable state")]
-    State(#[from] hvm_runtime::state::StartError),
+    #[error(transparent)]
+    State(#[from] StateStoreError),
     /// The HVM could not start.
     #[error("start the HVM")]
     Hvm(#[from] hvm_runtime::StartError),

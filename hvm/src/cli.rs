@@ -103,6 +103,9 @@ pub(crate) struct DevArgs {
     /// Directory for state, images and logs [default: hvm-data].
     #[arg(long, env = "HVM_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Where the state of partitions is kept.
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Whose images may run: a public key (from appimage-tool keygen) or a trust policy in TOML.
     #[arg(long, env = "HVM_TRUST", value_name = "FILE")]
     pub(crate) trust: Option<PathBuf>,
@@ -149,6 +152,9 @@ pub(crate) struct AgentArgs {
     /// Directory for state, images and logs [default: hvm-data].
     #[arg(long, env = "HVM_DATA", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// Where the state of partitions is kept.
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Whose images may run: a public key (from appimage-tool keygen) or a trust policy in TOML.
     #[arg(long, env = "HVM_TRUST", value_name = "FILE")]
     pub(crate) trust: Option<PathBuf>,
@@ -188,6 +194,26 @@ pub(crate) struct AgentArgs {
     pub(crate) log_format: Option<LogFormat>,
 }
 
+/// Where the state of partitions is kept: in a settings file the table `[state]`.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct StateArgs {
+    /// Where the state of partitions is kept: `local` in the data directory, a directory that other hosts have mounted
+    /// too, or s3://BUCKET/PREFIX. What several hosts reach survives the loss of each of them [default: local].
+    #[arg(long = "state", env = "HVM_STATE", value_name = "STORE")]
+    pub(crate) store: Option<String>,
+    /// Address of the S3 API [default: AWS_ENDPOINT_URL, else Amazon's of the region].
+    #[arg(long = "state-endpoint", env = "HVM_STATE_ENDPOINT", value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// Region of the bucket [default: AWS_REGION, else us-east-1].
+    #[arg(long = "state-region", env = "HVM_STATE_REGION", value_name = "REGION")]
+    pub(crate) region: Option<String>,
+    /// TOML file with access-key-id and secret-access-key for the S3 API [default: AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY of the environment].
+    #[arg(long = "state-credentials", env = "HVM_STATE_CREDENTIALS", value_name = "FILE")]
+    pub(crate) credentials: Option<PathBuf>,
+}
+
 #[derive(Debug, Default, Clone, Args, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct SchedulerArgs {
@@ -201,6 +227,10 @@ pub(crate) struct SchedulerArgs {
     /// Where agents and this program's other commands arrive [default: 127.0.0.1:7070].
     #[arg(long, env = "HVM_API", value_name = "ADDR:PORT")]
     pub(crate) api: Option<SocketAddr>,
+    /// How long a host may be silent until it counts as lost, in seconds: then its partitions move to hosts that reach
+    /// their state [default: 5].
+    #[arg(long, env = "HVM_HOST_TIMEOUT", value_name = "SECONDS")]
+    pub(crate) host_timeout: Option<u64>,
     /// Form of the daemon's own log on stderr [default: text].
     #[arg(long, env = "HVM_LOG_FORMAT", value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,

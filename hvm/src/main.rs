@@ -10,6 +10,7 @@ mod image_upload;
 mod out;
 mod settings;
 mod signals;
+mod state_store;
 mod table;
 mod telemetry;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::cli::{AgentArgs, DevArgs, SchedulerArgs};
+use crate::cli::{AgentArgs, DevArgs, SchedulerArgs, StateArgs};
 use crate::failure::Failure;
 
 /// Where requests to apps arrive, unless something else is said.
@@ -55,6 +55,7 @@ pub(crate) fn dev(mut args: DevArgs) -> Result<DevArgs, Failure> {
         compile_memory,
         log_format
     );
+    args.state = state(args.state, file.state);
     Ok(args)
 }
 
@@ -79,13 +80,20 @@ pub(crate) fn agent(mut args: AgentArgs) -> Result<AgentArgs, Failure> {
     if args.attributes.is_empty() {
         args.attributes = file.attributes;
     }
+    args.state = state(args.state, file.state);
     Ok(args)
+}
+
+/// Fills what the flags leave open about the state from the file.
+fn state(mut args: StateArgs, file: StateArgs) -> StateArgs {
+    merge!(args, file, store, endpoint, region, credentials);
+    args
 }
 
 /// The settings of `hvm scheduler`.
 pub(crate) fn scheduler(mut args: SchedulerArgs) -> Result<SchedulerArgs, Failure> {
     let file: SchedulerArgs = read(args.config.as_deref())?;
-    merge!(args, file, data, api, log_format);
+    merge!(args, file, data, api, host_timeout, log_format);
     Ok(args)
 }
 
@@ -97,12 +105,17 @@ mod tests {
     fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("dev.toml");
-        std::fs::write(&path, "data = \"from-file\"\ningress = \"127.0.0.1:9\"\n").expect("a file");
+        std::fs::write(
+            &path,
+            "data = \"from-file\"\ningress = \"127.0.0.1:9\"\n[state]\nstore = \"s3://b\"\n",
+        )
+        .expect("a file");
         let said = DevArgs { config: Some(path), data: Some("from-flag".into()), ..DevArgs::default() };
         let merged = dev(said).expect("valid settings");
         assert_eq!(merged.data, Some("from-flag".into()));
         assert_eq!(merged.ingress, Some(SocketAddr::from(([127, 0, 0, 1], 9))));
         assert_eq!(merged.api, None);
+        assert_eq!(merged.state.store.as_deref(), Some("s3://b"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ pub(crate) struct Host {
     /// One pool for each way of metering.
     places: [Places; Metering::ALL.len()],
     pub(crate) preparations: DurationHistogram,
+    fenced_commits: AtomicU64,
     /// Places for core dumps that are being made.
     dumping: Arc<Semaphore>,
     registry: Mutex<Registry>,
@@ -80,6 +82,7 @@ impl Host {
             disposal: Disposal::default(),
             places,
             preparations: DurationHistogram::default(),
+            fenced_commits: AtomicU64::new(0),
             dumping: Arc::new(Semaphore::new(MAX_DUMPING)),
             workers: OnceLock::new(),
             changes: Arc::default(),
@@ -161,7 +164,13 @@ impl Host {
             memory_limit: self.config.memory,
             preparations: self.preparations.read(),
             compile_children: self.compilers.children(),
+            fenced_commits: self.fenced_commits.load(Ordering::Relaxed),
         }
+    }
+
+    /// A commit was refused because another host owns the partition.
+    pub(crate) fn count_fenced_commit(&self) {
+        self.fenced_commits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets a request set out for a partition's worker, unless it would be refused there.

@@ -46,6 +46,8 @@ pub struct HostObservation {
     pub memory_limit: ByteSize,
     /// How long it took to make components ready, each time it was asked for.
     pub preparations: Durations,
+    /// Commits that were refused because another host owned the partition by then.
+    pub fenced_commits: u64,
     /// The processes that compiled for this one.
     pub compile_children: CompileChildren,
 }

@@ -235,7 +235,7 @@ mod tests {
     use hvm_types::{Digest, Epoch, Generation, HostSpec};
 
     use super::*;
-    use crate::documents::{Accepted, AssignmentDocument, DeploymentDocument, Ownership, StopOrder};
+    use crate::documents::{Accepted, AssignmentDocument, DeploymentDocument, Home, Ownership, StopOrder};
     use crate::store::{EmbeddedStore, Entry, LeaseId, Listing};
 
     /// A store whose scheduler is killed after some writes.
@@ -295,12 +295,13 @@ mod tests {
             cpu: hvm_types::CpuMhz(1_000),
             memory: 1_000,
             attributes: BTreeMap::new(),
+            store: None,
         };
         let group: GroupKey = name("d/g");
         let mut ownership = OwnershipDocument { epoch: Epoch(1), ..OwnershipDocument::default() };
         let mut assignments = AssignmentDocument::default();
         for index in 0..3 {
-            ownership.set_home(index, 3, &host.id);
+            ownership.set_home(index, 3, Home { host: host.id.clone(), store: None });
             assignments.assign(&group, index, Ownership { generation: Generation(1), epoch: Epoch(1) });
         }
         let mut batch = Batch::default();

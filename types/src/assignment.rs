@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CpuMhz, DeploymentName, Digest, Epoch, Generation, GroupName, HostId, ReplicaId, RetentionSpec,
-    RouteSpec, TaskSpec,
+    RouteSpec, StoreId, TaskSpec,
 };
 
 /// What a host says of itself when it joins.
@@ -25,6 +25,9 @@ pub struct HostSpec {
     pub memory: u64,
     /// Attributes that constraints compare, such as `zone`.
     pub attributes: BTreeMap<String, String>,
+    /// The store that the state of its partitions is in; `None` where it is on the host's own disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreId>,
 }
 
 /// One replica on one host: complete, so that the agent needs nothing else to run it.

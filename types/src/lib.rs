@@ -34,7 +34,7 @@ pub use image::{
 pub use meter::{Meter, RequestOutcome};
 pub use name::{
     AppName, DeploymentName, GroupName, HostId, InvalidName, JobName, PackageName, ParseReplicaIdError,
-    ReplicaId, TaskName,
+    ReplicaId, StoreId, TaskName,
 };
 pub use number::{Epoch, Generation, Sequence};
 pub use origin::{Origin, OriginHost, ParseOriginError, Scheme};

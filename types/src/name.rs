@@ -101,6 +101,9 @@ names! {
     TaskName;
     /// A machine with an agent.
     HostId;
+    /// A state store that several hosts reach. It is drawn once and kept in the store, because two hosts may reach
+    /// one store by different addresses.
+    StoreId;
 }
 
 /// One copy of a group: `deployment/group/index`. Of a partitioned group it names the partition, whose

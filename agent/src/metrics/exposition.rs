@@ -114,6 +114,11 @@ impl Snapshot {
         about("hvm_partitions_memory_limit", "Memory that all partitions may hold")
             .in_bytes()
             .write_one(encoder, gauge(host.memory_limit.0))?;
+        about(
+            "hvm_fenced_commits",
+            "Commits that were refused because another host owned the partition by then",
+        )
+        .write_one(encoder, ConstCounter::new(host.fenced_commits))?;
         about("hvm_component_preparation", "Time to make a component ready, compiled now or before")
             .in_seconds()
             .write_one(encoder, ConstHistogram(&host.preparations))

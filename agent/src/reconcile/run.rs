@@ -22,11 +22,19 @@ const PUBLISH_COSTS: u32 = 10;
 /// How long steps under way may take when the agent stops.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long an agent that starts waits for the scheduler's word before it goes by the kept document, where other hosts
+/// reach the state of its partitions.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the loop needs.
 pub(crate) struct Reconcile {
     pub(crate) host: HostId,
     pub(crate) executor: Executor,
     pub(crate) documents: watch::Receiver<Option<Arc<HostDocument>>>,
+    /// Whether the document in `documents` came from the scheduler since the agent started.
+    pub(crate) confirmed: watch::Receiver<bool>,
+    /// Whether other hosts reach the state of the partitions here.
+    pub(crate) shares_state: bool,
     pub(crate) store: DocumentStore,
     pub(crate) serving: watch::Sender<Arc<Serving>>,
 }
@@ -54,6 +62,8 @@ type Finished = Result<(task::Id, Result<Done, StepFailure>), task::JoinError>;
 /// The loop's own state: the steps under way.
 struct Loop {
     reconcile: Reconcile,
+    /// Whether partitions are held back that may have been deleted while this host was away.
+    holds_back: bool,
     /// `None` until there is a document.
     router: Option<Arc<Router>>,
     steps: JoinSet<Result<Done, StepFailure>>,
@@ -72,6 +82,7 @@ impl Reconcile {
         let (stop, stopped) = watch::channel(false);
         let running = Loop {
             reconcile: self,
+            holds_back: false,
             router: None,
             steps: JoinSet::new(),
             under_way: HashMap::new(),
@@ -88,7 +99,10 @@ impl Reconcile {
 impl Loop {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         let mut changes = self.reconcile.executor.hvm.state_changes();
-        self.take_document(false).await;
+        tokio::select! {
+            () = self.await_word() => {}
+            _ = stopped.changed() => {}
+        }
         while !*stopped.borrow() {
             if self.schedule.next_plan(self.retry) <= Instant::now() {
                 self.plan().await;
@@ -105,6 +119,13 @@ impl Loop {
                     Ok(()) => self.take_document(true).await,
                     Err(_) => break,
                 },
+                confirmed = self.reconcile.confirmed.changed(), if self.holds_back => {
+                    self.holds_back = false;
+                    // An error means that the agent is stopping.
+                    if confirmed.is_ok() {
+                        self.take_document(true).await;
+                    }
+                }
                 changed = changes.next() => if self.reconcile.executor.registry.observe(changed) {
                     self.schedule.needs_plan(Need::Changed);
                     self.has_changed();
@@ -132,8 +153,31 @@ impl Loop {
         }
     }
 
+    /// Takes the kept document. Where others reach the state of its partitions, these may own them by now, or have
+    /// deleted them: the scheduler knows. Without it, what is still in the store is opened, and no newer owner is
+    /// disturbed by that: the store refuses older epochs.
+    async fn await_word(&mut self) {
+        let mut is_confirmed = false;
+        if self.reconcile.shares_state && self.reconcile.documents.borrow().is_some() {
+            let confirmed = self.reconcile.confirmed.wait_for(|confirmed| *confirmed);
+            is_confirmed = matches!(tokio::time::timeout(PATIENCE, confirmed).await, Ok(Ok(_)));
+            self.holds_back = !is_confirmed;
+        }
+        self.take_document(is_confirmed).await;
+    }
+
+    /// The document without partitions that are not in the store.
+    async fn without_deleted(&self, document: &HostDocument) -> Arc<HostDocument> {
+        let stored = self.stored().await.unwrap_or_default();
+        let mut document = document.clone();
+        document
+            .assignments
+            .retain(|assignment| !assignment.stateful || stored.contains(&assignment.replica));
+        Arc::new(document)
+    }
+
     async fn take_document(&mut self, keep: bool) {
-        let Some(document) = self.reconcile.documents.borrow_and_update().clone() else { return };
+        let Some(mut document) = self.reconcile.documents.borrow_and_update().clone() else { return };
         if keep {
             let executor = &self.reconcile.executor;
             let replaced = executor.registry.replaced_by(&document);
@@ -156,6 +200,12 @@ impl Loop {
                 }
                 Err(error) => tracing::error!(%error, "keeping the host document was broken off"),
             }
+        }
+        if self.holds_back {
+            tracing::warn!(
+                "the scheduler says nothing: partitions are opened only where their state is in the store"
+            );
+            document = self.without_deleted(&document).await;
         }
         self.router = Some(Arc::new(Router::compile(&document.routing, &self.reconcile.host)));
         self.reconcile.executor.registry.set_document(document);

@@ -78,6 +78,7 @@ impl StateFiles {
                 stored: head.stored,
                 answers: head.answers,
                 meter: head.meter,
+                owner: None,
             });
         }
         // Who opens it meanwhile finds its state removed, and opens it again.

@@ -120,6 +120,7 @@ pub(super) fn wire(info: &PartitionInfo, running: &BTreeMap<ReplicaId, &'static 
         stored_bytes: info.stored.0,
         answers: info.answers,
         running: running.get(&info.id).copied().unwrap_or_default().to_owned(),
+        owner: info.owner.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -7,7 +7,7 @@ use hvm_types::{
     RouteSpec, RouteTarget, RoutingTable, TaskNumbers, TaskSpec,
 };
 
-use super::text::{each, parse, required};
+use super::text::{each, parse, parse_optional, required};
 use crate::{InvalidField, v1};
 
 impl From<HostSpec> for v1::HostSpec {
@@ -19,6 +19,7 @@ impl From<HostSpec> for v1::HostSpec {
             cpu_mhz: host.cpu.0,
             memory_mb: host.memory,
             attributes: host.attributes.into_iter().collect(),
+            store: host.store.map(String::from).unwrap_or_default(),
         }
     }
 }
@@ -34,6 +35,7 @@ impl TryFrom<v1::HostSpec> for HostSpec {
             cpu: hvm_types::CpuMhz(host.cpu_mhz),
             memory: host.memory_mb,
             attributes: host.attributes.into_iter().collect(),
+            store: parse_optional("store", &host.store)?,
         })
     }
 }

@@ -134,6 +134,7 @@ fn hosts_images_and_meters_survive_the_wire() {
         cpu: hvm_types::CpuMhz(4000),
         memory: 2048,
         attributes: [("zone".to_owned(), "b".to_owned())].into(),
+        store: Some("store-1".parse().expect("a valid name")),
     };
     assert_eq!(HostSpec::try_from(v1::HostSpec::from(host.clone())), Ok(host));
 

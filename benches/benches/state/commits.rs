@@ -79,6 +79,7 @@ pub(crate) fn record(number: u64, value: Bytes, retention: Retention) -> CommitR
         quota: ByteSize::mib(4096),
         retention,
         unix_millis: 1_800_000_000_000 + number,
+        schema: None,
     }
 }
 

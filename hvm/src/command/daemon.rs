@@ -20,12 +20,14 @@ use tokio::net::TcpListener;
 
 use crate::cli::{AgentArgs, DevArgs, SchedulerArgs};
 use crate::failure::Failure;
+use crate::state_store::state_store;
 use crate::{settings, signals, telemetry};
 
 /// Runs `hvm dev`: the two daemons as they are, on one API port and one data directory.
 pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     let args = settings::dev(args)?;
     let trust = trust(args.trust)?;
+    let state = state_store(args.state, |name| std::env::var(name).ok())?;
     let data = data_dir(args.data)?;
     telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
@@ -40,6 +42,7 @@ pub(crate) async fn dev(args: DevArgs) -> Result<(), Failure> {
     agent.ingress = args.ingress.unwrap_or(settings::INGRESS);
     agent.api = ApiListen::Merged { advertised: api.clone() };
     agent.trust = Some(trust);
+    agent.state = state;
     limits(&mut agent, args.workers, args.memory, args.cpu);
     agent.compiling = compiling(args.compile_time, args.compile_memory);
     let agent = Agent::start(agent).await;
@@ -86,7 +89,9 @@ pub(crate) async fn scheduler(args: SchedulerArgs) -> Result<(), Failure> {
     let data = data_dir(args.data)?;
     telemetry::start(args.log_format);
     let listener = listen(args.api.unwrap_or(settings::API)).await?;
-    let scheduler = Scheduler::start(SchedulerConfig::new(&data), listener).await?;
+    let mut config = SchedulerConfig::new(&data);
+    config.lease = host_timeout(args.host_timeout)?.unwrap_or(config.lease);
+    let scheduler = Scheduler::start(config, listener).await?;
     wait(&[("api", scheduler.address().to_string())], &data).await?;
     scheduler.shutdown().await;
     Ok(())
@@ -104,6 +109,7 @@ fn agent_config(args: AgentArgs, data: PathBuf, trust: PathBuf) -> Result<AgentC
     config.api =
         ApiListen::Own { address: args.api.unwrap_or(settings::AGENT_API), advertised: args.advertise_api };
     config.trust = Some(trust);
+    config.state = state_store(args.state, |name| std::env::var(name).ok())?;
     config.attributes = attributes(&args.attributes)?;
     limits(&mut config, args.workers, args.memory, args.cpu);
     config.compiling = compiling(args.compile_time, args.compile_memory);
@@ -119,6 +125,18 @@ fn limits(
     config.workers = workers.unwrap_or(config.workers);
     config.memory = memory.map_or(config.memory, ByteSize::mib);
     config.cpu = cpu.map_or(config.cpu, CpuMhz);
+}
+
+/// The shortest time after which a host may count as lost: agents report each second.
+const SHORTEST_HOST_TIMEOUT: u64 = 2;
+
+fn host_timeout(said: Option<u64>) -> Result<Option<Duration>, Failure> {
+    match said {
+        Some(seconds) if seconds < SHORTEST_HOST_TIMEOUT => Err(Failure::new(format!(
+            "a host-timeout of {seconds} s is too short: agents report each second; {SHORTEST_HOST_TIMEOUT} is the least"
+        ))),
+        said => Ok(said.map(Duration::from_secs)),
+    }
 }
 
 /// How long compiling may take at most, for each second of processor time: other work may be in its way.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hvm_types::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState};
+use hvm_types::{DeploymentStatus, GroupStatus, HostStatus, ReplicaReport, ReplicaState, StoreId};
 
 use crate::cli::{ListArgs, StatusArgs};
 use crate::client::Control;
@@ -140,6 +140,11 @@ fn print_copies(deployment: &DeploymentStatus) {
     table::print(&rows, "no copies");
 }
 
+/// The begin of a store's identity: enough to see which hosts share one.
+fn short(store: &StoreId) -> String {
+    format!("store {}", store.as_str().chars().take(8).collect::<String>())
+}
+
 /// Runs `hvm hosts`.
 pub(crate) async fn hosts(args: ListArgs) -> Result<(), Failure> {
     let mut control = Control::connect(&args.api).await?;
@@ -148,7 +153,7 @@ pub(crate) async fn hosts(args: ListArgs) -> Result<(), Failure> {
     if args.json {
         return table::print_json(&hosts);
     }
-    let mut rows = table::table(&["host", "state", "assigned", "cpu", "memory", "ingress", "api"]);
+    let mut rows = table::table(&["host", "state", "assigned", "cpu", "memory", "store", "ingress", "api"]);
     for host in &hosts {
         rows.add_row([
             host.spec.id.to_string(),
@@ -156,6 +161,7 @@ pub(crate) async fn hosts(args: ListArgs) -> Result<(), Failure> {
             host.assigned.to_string(),
             host.spec.cpu.to_string(),
             format!("{} MB", host.spec.memory),
+            host.spec.store.as_ref().map_or_else(|| "own disk".to_owned(), short),
             host.spec.ingress.clone(),
             host.spec.api.clone(),
         ]);

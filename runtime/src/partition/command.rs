@@ -234,6 +234,8 @@ impl Partition {
     fn refused(&self, error: CommitError) -> RequestError {
         match error {
             CommitError::Fenced { newest } => {
+                self.host.count_fenced_commit();
+                tracing::warn!(id = %self.observed.id, %newest, "a late commit was refused: another host owns the partition");
                 self.observed.set_state(ReplicaState::Fenced { epoch: newest });
                 RequestError::Fenced { epoch: newest }
             }

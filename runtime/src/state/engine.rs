@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hvm_types::{ByteSize, Epoch, Meter, ReplicaId, Sequence};
+use hvm_types::{ByteSize, Epoch, HostId, Meter, ReplicaId, Sequence};
 use tokio::sync::oneshot;
 
 use super::{CommitError, CommitRecord, HistoryPage, IdempotencyKey, OpenError, ReadError, StoredAnswer};
@@ -153,6 +153,8 @@ pub struct PartitionInfo {
     pub answers: u64,
     /// Sum of the meters of all its records.
     pub meter: Meter,
+    /// The host that has claimed it; `None` where the engine's partitions are all of its own host.
+    pub owner: Option<HostId>,
 }
 
 /// Resolves when a record is durable, or will never be.

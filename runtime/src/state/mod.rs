@@ -36,4 +36,4 @@ pub use import::{Import, ImportError, ImportHead};
 pub use local::{FreeSpace, LocalConfig, LocalEngine};
 pub use record::{CommitRecord, MAX_BUCKET_BYTES, MAX_KEY_BYTES, MAX_RECORD_BYTES, SchemaMark, WriteSet};
 pub use scan::{AnswerPage, EntryPage, Scan, ScanHead, WindowAnswer};
-pub use shared::{S3Config, SharedConfig, SharedEngine, SharedStore};
+pub use shared::{IdentityError, S3Config, SharedConfig, SharedEngine, SharedStore};

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use hvm_runtime::state::{
-    CommitError, OpenError, ReadError, SharedConfig, SharedEngine, StartError, StateEngine,
+    CommitError, IdentityError, OpenError, ReadError, SharedConfig, SharedEngine, SharedStore, StartError,
+    StateEngine,
 };
 use hvm_types::{ByteSize, Epoch, Sequence};
 
@@ -340,4 +341,35 @@ fn a_store_that_is_gone_makes_commits_unavailable_and_reads_go_on() {
     };
     assert_eq!(again, Err(CommitError::AlreadyApplied));
     assert_eq!(get(&*partition, "a").as_deref(), Some("2"));
+}
+
+#[test]
+fn all_who_reach_a_store_know_it_by_one_identity_whatever_its_address() {
+    let bed = SharedBed::new();
+    let identity = |path: &std::path::Path| {
+        SharedStore::directory(path).expect("a directory").identity().expect("an identity")
+    };
+    let first = identity(&bed.store_path());
+    let link = bed.store_path().with_extension("link");
+    std::os::unix::fs::symlink(bed.store_path(), &link).expect("another address");
+    assert_eq!(identity(&link), first);
+    assert_ne!(identity(&bed.store_path().with_extension("other")), first);
+    std::fs::write(bed.store_path().join("identity"), "a note of somebody else").expect("written");
+    let refused = SharedStore::directory(&bed.store_path()).expect("a directory").identity();
+    assert!(matches!(refused, Err(IdentityError::Foreign { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_partition_is_listed_with_the_host_that_has_claimed_it() {
+    let bed = SharedBed::new();
+    let start = |host| SharedEngine::start(bed.config(host)).expect("the engine starts");
+    let (first, second) = (start("host-1"), start("host-2"));
+    let owner = |engine: &SharedEngine| {
+        let listed = engine.partitions().expect("a listing");
+        listed[0].owner.as_ref().map(ToString::to_string)
+    };
+    let _old = open(&first, 0, 1);
+    assert_eq!((owner(&first), owner(&second)), (Some("host-1".to_owned()), Some("host-1".to_owned())));
+    let _new = open(&second, 0, 2);
+    assert_eq!((owner(&first), owner(&second)), (Some("host-2".to_owned()), Some("host-2".to_owned())));
 }

@@ -25,7 +25,7 @@ pub use assignment::{AssignmentDocument, GroupAssignments, Ownership};
 pub use deployment::{Accepted, DeploymentDocument, StopOrder};
 pub use group_key::GroupKey;
 pub use image::StoredImage;
-pub use ownership::OwnershipDocument;
+pub use ownership::{Home, OwnershipDocument};
 
 pub(crate) use codec::{DocumentError, decode, encode};
 pub(crate) use world::{AliveDocument, DataDocument, HostRecord, LoadError, Versioned, World};

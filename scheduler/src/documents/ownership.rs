@@ -2,8 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use hvm_types::{Epoch, Generation, HostId};
+use hvm_types::{Epoch, Generation, HostId, StoreId};
 use serde::{Deserialize, Serialize};
+
+/// Where the state of a partition lies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Home {
+    /// The host that had it last.
+    pub host: HostId,
+    /// The store that it is in, which other hosts may reach too; `None`: the host's own disk.
+    pub store: Option<StoreId>,
+}
 
 /// Epochs used and homes of state. Written before any host document that uses a new epoch, and kept when
 /// the deployment is stopped: an epoch is never given twice, and a partition that is deployed again goes
@@ -17,15 +26,15 @@ pub struct OwnershipDocument {
     pub generation: Generation,
     /// Version of the layout of the state, as its last writer had it.
     pub state_schema: u32,
-    /// The host of each partition's state, by number; empty where the group has none.
+    /// Where each partition's state lies, by number; empty where the group has none.
     #[serde(with = "homes")]
-    pub homes: Vec<Option<HostId>>,
+    pub homes: Vec<Option<Home>>,
 }
 
 impl OwnershipDocument {
     /// Where the state of a partition lies, where it has any.
     #[must_use]
-    pub fn home(&self, index: u32) -> Option<&HostId> {
+    pub fn home(&self, index: u32) -> Option<&Home> {
         self.homes.get(usize::try_from(index).ok()?)?.as_ref()
     }
 
@@ -33,12 +42,12 @@ impl OwnershipDocument {
     ///
     /// # Panics
     /// Where the group has more copies than memory has addresses.
-    pub fn set_home(&mut self, index: u32, copies: u32, host: &HostId) {
+    pub fn set_home(&mut self, index: u32, copies: u32, home: Home) {
         let copies = usize::try_from(copies).expect("copies fit the address space");
         if self.homes.len() < copies {
             self.homes.resize(copies, None);
         }
-        self.homes[usize::try_from(index).expect("copies fit the address space")] = Some(host.clone());
+        self.homes[usize::try_from(index).expect("copies fit the address space")] = Some(home);
     }
 
     /// Forgets where the state of a partition lay: it is deleted.
@@ -51,56 +60,67 @@ impl OwnershipDocument {
         }
     }
 
-    /// The partitions with state, by their hosts.
+    /// The partitions with state, by where it lies.
     #[must_use]
-    pub fn by_home(&self) -> BTreeMap<&HostId, Vec<u32>> {
-        let mut by_home: BTreeMap<&HostId, Vec<u32>> = BTreeMap::new();
+    pub fn by_home(&self) -> BTreeMap<&Home, Vec<u32>> {
+        let mut by_home: BTreeMap<&Home, Vec<u32>> = BTreeMap::new();
         for (index, home) in (0..).zip(&self.homes) {
-            if let Some(host) = home {
-                by_home.entry(host).or_default().push(index);
+            if let Some(home) = home {
+                by_home.entry(home).or_default().push(index);
             }
         }
         by_home
     }
 }
 
-/// Homes as stored: each host's name once, then a small number per partition (0: none, n: the n-th host).
+/// Homes as stored: each home once, then a small number per partition (0: none, n: the n-th home).
 mod homes {
     use std::collections::HashMap;
 
-    use hvm_types::HostId;
+    use hvm_types::{HostId, StoreId};
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Home;
 
     #[derive(Serialize, Deserialize)]
     struct Stored {
         hosts: Vec<HostId>,
+        /// The store of each of `hosts`; empty where all have their own disk.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stores: Vec<Option<StoreId>>,
         of: Vec<usize>,
     }
 
-    pub(super) fn serialize<S: Serializer>(homes: &[Option<HostId>], to: S) -> Result<S::Ok, S::Error> {
-        let mut numbers: HashMap<&HostId, usize> = HashMap::new();
-        let mut stored = Stored { hosts: Vec::new(), of: Vec::with_capacity(homes.len()) };
+    pub(super) fn serialize<S: Serializer>(homes: &[Option<Home>], to: S) -> Result<S::Ok, S::Error> {
+        let mut numbers: HashMap<&Home, usize> = HashMap::new();
+        let mut stored =
+            Stored { hosts: Vec::new(), stores: Vec::new(), of: Vec::with_capacity(homes.len()) };
         for home in homes {
-            stored.of.push(home.as_ref().map_or(0, |host| {
-                *numbers.entry(host).or_insert_with(|| {
-                    stored.hosts.push(host.clone());
+            stored.of.push(home.as_ref().map_or(0, |home| {
+                *numbers.entry(home).or_insert_with(|| {
+                    stored.hosts.push(home.host.clone());
+                    stored.stores.push(home.store.clone());
                     stored.hosts.len()
                 })
             }));
         }
+        if stored.stores.iter().all(Option::is_none) {
+            stored.stores.clear();
+        }
         stored.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Option<HostId>>, D::Error> {
-        let stored = Stored::deserialize(from)?;
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Option<Home>>, D::Error> {
+        let Stored { hosts, stores, of } = Stored::deserialize(from)?;
         let home = |number: &usize| match number.checked_sub(1) {
             None => Ok(None),
             Some(at) => {
-                stored.hosts.get(at).cloned().map(Some).ok_or_else(|| D::Error::custom("a home has no host"))
+                let host = hosts.get(at).cloned().ok_or_else(|| D::Error::custom("a home has no host"))?;
+                Ok(Some(Home { host, store: stores.get(at).cloned().flatten() }))
             }
         };
-        stored.of.iter().map(home).collect()
+        of.iter().map(home).collect()
     }
 }
 
@@ -111,12 +131,13 @@ mod tests {
 
     #[test]
     fn homes_of_sixty_thousand_partitions_fit_a_transaction() {
-        let hosts: Vec<HostId> =
-            (0..1_000).map(|i| format!("host-{i}").parse().expect("a valid name")).collect();
+        let store = |i: u32| (i % 3 > 0).then(|| format!("{i:032x}").parse().expect("a valid name"));
+        let host = |i: u32| format!("host-{i}").parse().expect("a valid name");
+        let hosts: Vec<Home> = (0..1_000).map(|i| Home { host: host(i), store: store(i) }).collect();
         let mut document = OwnershipDocument { epoch: Epoch(3), ..OwnershipDocument::default() };
         for (index, host) in (0..65_536).zip(hosts.iter().cycle()) {
             if index % 7 != 0 {
-                document.set_home(index, 65_536, host);
+                document.set_home(index, 65_536, host.clone());
             }
         }
         let bytes = encode(&document);
@@ -124,5 +145,14 @@ mod tests {
         assert_eq!(decode::<OwnershipDocument>("k", &bytes).expect("what was written"), document);
         assert_eq!(document.home(0), None);
         assert_eq!(document.home(8), Some(&hosts[8]));
+    }
+
+    #[test]
+    fn homes_that_were_written_before_there_were_stores_are_disks_of_hosts() {
+        let stored = r#"{"epoch":1,"generation":0,"state_schema":1,"homes":{"hosts":["a"],"of":[1,0]}}"#;
+        let document: OwnershipDocument = serde_json::from_str(stored).expect("a document");
+        let home = Home { host: "a".parse().expect("a valid name"), store: None };
+        assert_eq!(document.homes, [Some(home), None]);
+        assert_eq!(serde_json::to_string(&document).expect("JSON"), stored, "and they are written as before");
     }
 }

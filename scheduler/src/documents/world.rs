@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AssignmentDocument, DeploymentDocument, DocumentError, GroupKey, OwnershipDocument, decode, key,
+    AssignmentDocument, DeploymentDocument, DocumentError, GroupKey, Home, OwnershipDocument, decode, key,
 };
 use crate::store::{Change, CoordinationStore, Entry, LeaseId, Revision, StoreError};
 
@@ -117,10 +117,16 @@ impl World {
         }
     }
 
-    /// Whether durable state of any partition lies on the host.
-    pub(crate) fn has_state_on(&self, host: &HostId) -> bool {
+    /// Where state lies that the host had last.
+    pub(crate) fn homes_of<'a>(&'a self, host: &HostId) -> impl Iterator<Item = &'a Home> {
         let homes = self.ownership.values().flat_map(|document| &document.value.homes);
-        homes.flatten().any(|home| home == host)
+        homes.flatten().filter(move |home| home.host == *host)
+    }
+
+    /// Whether the host has orders to delete state.
+    pub(crate) fn has_purges(&self, host: &HostId) -> bool {
+        let assignments = self.hosts.get(host).and_then(|record| record.assignments.as_ref());
+        assignments.is_some_and(|document| !document.value.purge.is_empty())
     }
 
     fn delete(&mut self, deleted: &str, revision: Revision) {

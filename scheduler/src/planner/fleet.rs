@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hvm_types::{Constraint, ConstraintOperator, GroupSpec, HostId, HostSpec};
+use hvm_types::{Constraint, ConstraintOperator, GroupSpec, HostId, HostSpec, StoreId};
 
 use super::seed::GroupSeed;
 use super::{HostInput, HostRefusal, Refusal};
@@ -121,6 +121,18 @@ impl<'a> Fleet<'a> {
         &self.hosts[number].input.spec.id
     }
 
+    /// The store of a host's partitions; `None` where that is its own disk.
+    pub(super) fn store(&self, number: usize) -> Option<&'a StoreId> {
+        self.hosts[number].input.spec.store.as_ref()
+    }
+
+    /// A host and those that share its store with it.
+    pub(super) fn sharing(&self, host: usize) -> impl Iterator<Item = usize> + '_ {
+        let store = self.store(host);
+        (0..self.hosts.len())
+            .filter(move |other| *other == host || store.is_some() && self.store(*other) == store)
+    }
+
     pub(super) fn input(&self, number: usize) -> HostInput<'a> {
         self.hosts[number].input
     }
@@ -200,17 +212,24 @@ impl<'a> Fleet<'a> {
         None
     }
 
-    /// Why no host takes a replica: one entry per class, in the order of their first hosts.
+    /// Why no host takes a replica: one entry per class, in the order of their first hosts. Where its state is in
+    /// `store`, the others are out of the question.
     pub(super) fn refusals(
         &self,
         constraints: &[Constraint],
         demand: Demand,
+        store: Option<&StoreId>,
         purging: impl Fn(usize) -> bool,
     ) -> Arc<[Refusal]> {
         let mut classes: Vec<Refusal> = Vec::new();
         for number in 0..self.hosts.len() {
-            let purging = purging(number).then_some(HostRefusal::Purging);
-            let Some(why) = self.refusal(number, constraints, demand).or(purging) else { continue };
+            let elsewhere = store.filter(|store| self.store(number) != Some(store));
+            let purging = || purging(number).then_some(HostRefusal::Purging);
+            let why = match elsewhere {
+                Some(_) => Some(HostRefusal::OtherStore),
+                None => self.refusal(number, constraints, demand).or_else(purging),
+            };
+            let Some(why) = why else { continue };
             match classes.iter_mut().find(|class| same_class(&class.why, &why)) {
                 Some(class) => {
                     class.hosts += 1;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use hvm_types::{Epoch, Generation, GroupSpec, HostId, ReplicaState};
+use hvm_types::{Epoch, Generation, GroupSpec, ReplicaState, StoreId};
 
 use super::draft::Draft;
 use super::fleet::{Demand, Fleet, Wish};
 use super::seed::GroupSeed;
 use super::{HostRefusal, PlanInput, Refusal, RemoveReason, StepAction};
-use crate::documents::{DeploymentDocument, GroupKey, Ownership, OwnershipDocument};
+use crate::documents::{DeploymentDocument, GroupKey, Home, Ownership, OwnershipDocument};
 
 /// Who owns a replica.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,9 @@ pub(super) struct Group<'a> {
     new_epoch: Option<Epoch>,
     /// How far [`Fleet::choose`] found hosts to be full.
     cursor: usize,
-    refusals: Option<Arc<[Refusal]>>,
+    /// Of each store that state of the group is in: its eligible hosts, and how far they were found to be full.
+    in_store: HashMap<StoreId, (Arc<[usize]>, usize)>,
+    refusals: HashMap<Option<StoreId>, Arc<[Refusal]>>,
 }
 
 /// What a replica of `group` needs at `generation`, as it was asked then, if that is still known.
@@ -72,7 +74,8 @@ impl<'a> Group<'a> {
             recorded: input.ownership.get(&key).map(|document| (*document).clone()).unwrap_or_default(),
             new_epoch: None,
             cursor: 0,
-            refusals: None,
+            in_store: HashMap::new(),
+            refusals: HashMap::new(),
             key: Arc::new(key),
             spec,
             deployment,
@@ -106,9 +109,11 @@ impl<'a> Group<'a> {
             let Some(owner) = self.owner(index) else { continue };
             fleet.reserve(owner.host, self.demand_of(owner));
             *self.neighbours.entry(owner.host).or_default() += 1;
-            if self.stateful() && self.recorded.home(index) != Some(fleet.id(owner.host)) {
-                let host = fleet.id(owner.host).clone();
-                self.record(draft, |document, copies| document.set_home(index, copies, &host));
+            if self.stateful() {
+                let home = self.home_with(fleet, index, owner.host);
+                if self.recorded.home(index) != Some(&home) {
+                    self.record(draft, |document, copies| document.set_home(index, copies, home));
+                }
             }
         }
         if !self.purging.is_empty() {
@@ -122,8 +127,17 @@ impl<'a> Group<'a> {
         demand_at(self.deployment, &self.key.group, owner.ownership.generation)
     }
 
-    pub(super) fn home(&self, index: u32) -> Option<&HostId> {
-        self.recorded.home(index).filter(|_| self.stateful())
+    /// Where the state of a partition without an owner lies.
+    pub(super) fn home(&self, index: u32) -> Option<Home> {
+        self.recorded.home(index).filter(|_| self.stateful()).cloned()
+    }
+
+    /// Where the state of a partition lies that `host` owns. The store is the one in which it was when the host got it.
+    pub(super) fn home_with(&self, fleet: &Fleet<'_>, index: u32, host: usize) -> Home {
+        let known = self.recorded.home(index).filter(|home| home.host == *fleet.id(host));
+        known
+            .cloned()
+            .unwrap_or_else(|| Home { host: fleet.id(host).clone(), store: fleet.store(host).cloned() })
     }
 
     /// Why a host does not take one of its replicas.
@@ -132,31 +146,38 @@ impl<'a> Group<'a> {
         fleet.refusal(host, &self.spec.constraints, self.demand).or(purging)
     }
 
-    /// Why no host takes one of its replicas.
-    pub(super) fn refusals(&mut self, fleet: &Fleet<'_>) -> Arc<[Refusal]> {
+    /// Why no host takes one of its replicas, of those whose state is in `store`.
+    pub(super) fn refusals(&mut self, fleet: &Fleet<'_>, store: Option<&StoreId>) -> Arc<[Refusal]> {
         let Self { refusals, spec, demand, purging, .. } = self;
-        let make = || fleet.refusals(&spec.constraints, *demand, |host| purging.contains(&host));
-        Arc::clone(refusals.get_or_insert_with(make))
+        let make = || fleet.refusals(&spec.constraints, *demand, store, |host| purging.contains(&host));
+        Arc::clone(refusals.entry(store.cloned()).or_insert_with(make))
     }
 
     /// A host for a replica. Give `remember` while hosts only fill: then hosts found full are not asked
     /// again.
     pub(super) fn choose(&mut self, fleet: &Fleet<'_>, index: u32, remember: bool) -> Option<usize> {
         let mut cursor = if remember { self.cursor } else { 0 };
-        let chosen = fleet.choose(
-            &Wish {
-                demand: self.demand,
-                eligible: &self.eligible,
-                neighbours: &self.neighbours,
-                seed: self.seed,
-                index,
-            },
-            &mut cursor,
-        );
+        let chosen = fleet.choose(&self.wish(&self.eligible, index), &mut cursor);
         if remember {
             self.cursor = cursor;
         }
         chosen
+    }
+
+    /// A host that reaches `store`, for a partition whose state is there, while hosts only fill.
+    pub(super) fn choose_in(&mut self, fleet: &Fleet<'_>, index: u32, store: &StoreId) -> Option<usize> {
+        let (hosts, mut cursor) = self.in_store.get(store).cloned().unwrap_or_else(|| {
+            let reaches = |host: &usize| fleet.store(*host) == Some(store);
+            (self.eligible.iter().copied().filter(reaches).collect(), 0)
+        });
+        let chosen = fleet.choose(&self.wish(&hosts, index), &mut cursor);
+        self.in_store.insert(store.clone(), (hosts, cursor));
+        chosen
+    }
+
+    fn wish<'w>(&'w self, eligible: &'w [usize], index: u32) -> Wish<'w> {
+        let Self { demand, ref neighbours, seed, .. } = *self;
+        Wish { demand, eligible, neighbours, seed, index }
     }
 
     /// Gives a replica to `host`, and takes it from the owner it had.
@@ -178,10 +199,11 @@ impl<'a> Group<'a> {
         self.owners[at(index)] = Some(Owner { host, ownership });
         let id = fleet.id(host).clone();
         let stateful = self.stateful();
+        let home = Home { host: id.clone(), store: fleet.store(host).cloned() };
         self.record(draft, |document, copies| {
             document.epoch = epoch;
             if stateful {
-                document.set_home(index, copies, &id);
+                document.set_home(index, copies, home);
             }
         });
         let action = StepAction::Place { host: id, generation: ownership.generation, epoch };

@@ -11,9 +11,9 @@
 //! 3. `placement`: replicas without a living owner get one;
 //! 4. `stop`: stopped deployments of which nothing is left are finished.
 //!
-//! What is assigned to a host that is alive stays there. A partition stays with its state: if that host is
-//! lost, it waits. Only replicas without state move, and only when their host is lost or may no longer run
-//! them.
+//! What is assigned to a host that is alive stays there. A partition stays with its state: if its host is lost, another one
+//! that reaches its state takes it over, and where there is none, it waits. Replicas without state move to any host when
+//! their host is lost or may no longer run them.
 //!
 //! Architecture invariant: nothing here knows of the store, of gRPC or of time.
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hvm_types::{Constraint, ConstraintOperator, HostId};
+use hvm_types::{Constraint, ConstraintOperator, HostId, StoreId};
 
 /// What a replica waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub enum WaitReason {
         host: HostId,
         /// Why it does not.
         refusal: HostRefusal,
+    },
+    /// Its state is in a store, and no host that reaches it takes it now.
+    StateIn {
+        /// The store.
+        store: StoreId,
+        /// The host that had it last.
+        host: HostId,
+        /// Why no host takes it.
+        refusals: Arc<[Refusal]>,
     },
     /// Its host can't run the current generation.
     UpdateRefused {
@@ -94,8 +103,10 @@ pub enum HostRefusal {
     },
     /// It has as many replicas as a host may have.
     Full,
-    /// It still has to delete older state of the same group.
+    /// It still has to delete older state of the same group, or another host with its store has to.
     Purging,
+    /// The replica's state is not in its store.
+    OtherStore,
 }
 
 impl fmt::Display for HostRefusal {
@@ -118,6 +129,7 @@ impl fmt::Display for HostRefusal {
             }
             Self::Full => f.write_str("full: it has as many replicas as a host may have"),
             Self::Purging => f.write_str("still deleting older state of this group"),
+            Self::OtherStore => f.write_str("its state is kept elsewhere"),
         }
     }
 }
@@ -143,6 +155,13 @@ impl fmt::Display for WaitReason {
             }
             Self::StateOn { host, refusal } => {
                 write!(f, "its state is on host {host}, which can't run it now: {refusal}")
+            }
+            Self::StateIn { store, host, refusals } => {
+                write!(
+                    f,
+                    "its state is in store {store}, where host {host} had it last, and no host takes it: "
+                )?;
+                list(f, refusals)
             }
             Self::UpdateRefused { host, refusal } => {
                 write!(f, "host {host} can't run the new generation: {refusal}")

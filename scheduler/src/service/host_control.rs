@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::core::{Core, Published};
-use crate::documents::{AliveDocument, DataDocument, World, decode, encode, key};
+use crate::documents::{AliveDocument, DataDocument, Home, World, decode, encode, key};
 use crate::failure::IntoFailure as _;
 use crate::observations::Changed;
 use crate::planner::Observation;
@@ -127,9 +127,7 @@ async fn try_join(core: &Core, spec: &HostSpec, data_id: &str) -> Result<Result<
     } else {
         core.observations.forget(id);
     }
-    if let Some(entry) = &known_data {
-        refuse_other_data(core, id, entry, data_id).await?;
-    }
+    refuse_other_state(core, spec, known_spec.as_ref(), known_data.as_ref(), data_id).await?;
     let mut lease = known_alive.as_ref().and_then(|entry| entry.lease);
     if let Some(held) = lease
         && core.store.renew_lease(held).await.is_err()
@@ -184,21 +182,63 @@ fn refuse_second_agent(core: &Core, id: &HostId, alive: &Entry, data_id: &str) -
     Err(Failure::new(ErrorKind::Conflict, line))
 }
 
-/// State does not come along to another data directory: its partitions would be opened empty, and a second
+/// State does not come along to another data directory or store: its partitions would be opened empty, and a second
 /// time in one epoch while the first agent still serves out of the scheduler's sight.
-async fn refuse_other_data(core: &Core, id: &HostId, known: &Entry, data_id: &str) -> Result<(), Failure> {
-    let known: DataDocument = decode(&known.key, &known.value).map_err(|error| error.into_failure())?;
-    if data_id.is_empty() || known.data_id == data_id {
+async fn refuse_other_state(
+    core: &Core,
+    spec: &HostSpec,
+    known_spec: Option<&Entry>,
+    known_data: Option<&Entry>,
+    data_id: &str,
+) -> Result<(), Failure> {
+    let has_other_data = match known_data {
+        Some(entry) => {
+            let known: DataDocument =
+                decode(&entry.key, &entry.value).map_err(|error| error.into_failure())?;
+            !data_id.is_empty() && known.data_id != data_id
+        }
+        None => false,
+    };
+    let has_other_store = match known_spec {
+        Some(entry) => {
+            let known: HostSpec = decode(&entry.key, &entry.value).map_err(|error| error.into_failure())?;
+            known.store != spec.store
+        }
+        None => false,
+    };
+    if !has_other_data && !has_other_store {
         return Ok(());
     }
+    let id = &spec.id;
     let world = World::load(&*core.store).await.map_err(|error| error.into_failure())?;
-    if !world.has_state_on(id) {
+    let is_out_of_reach = |home: &Home| match &home.store {
+        None => has_other_data || spec.store.is_some(),
+        Some(store) => spec.store.as_ref() != Some(store),
+    };
+    let Some(home) = world.homes_of(id).find(|home| is_out_of_reach(home)) else {
+        if has_other_store && world.has_purges(id) {
+            let line = format!(
+                "host id {id} still has to delete state in another store; start the agent with the store that it had, \
+                 or give this one an id of its own"
+            );
+            return Err(Failure::new(ErrorKind::Conflict, line));
+        }
         return Ok(());
-    }
-    let line = format!(
-        "host id {id} belongs to another data directory, which holds the state of partitions; start the agent \
-         with that directory, or give this one an id of its own (`hvm stop NAME --purge` gives state up)"
-    );
+    };
+    let line = match &home.store {
+        None if has_other_data => format!(
+            "host id {id} belongs to another data directory, which holds the state of partitions; start the agent \
+             with that directory, or give this one an id of its own (`hvm stop NAME --purge` gives state up)"
+        ),
+        None => format!(
+            "host id {id} has state of partitions on its own disk; start the agent without a state store, or give \
+             it another id and data directory"
+        ),
+        Some(store) => format!(
+            "host id {id} has state of partitions in store {store}; start the agent with that store, or give it \
+             another id and data directory"
+        ),
+    };
     Err(Failure::new(ErrorKind::Conflict, line))
 }
 

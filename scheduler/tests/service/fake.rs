@@ -138,6 +138,7 @@ pub(crate) fn host_spec(id: &str) -> HostSpec {
         cpu: CpuMhz(8_000),
         memory: 4_000,
         attributes: [("zone".to_owned(), "a".to_owned())].into(),
+        store: None,
     }
 }
 

@@ -6,11 +6,13 @@
 mod app;
 mod client;
 mod program;
+mod s3;
 mod server;
 mod wait;
 
 pub use app::{App, Workshop};
 pub use client::{Answer, Client};
 pub use program::{Output, program, run};
+pub use s3::S3Server;
 pub use server::{Daemon, Heard, Role, Starting};
 pub use wait::eventually;

@@ -34,7 +34,13 @@ impl Hosts {
             let (group, index) = state.replica.rsplit_once('/').unwrap_or_default();
             (group.to_owned(), index.parse::<u32>().unwrap_or_default())
         };
-        stored.sort_by_cached_key(|(host, state)| (name(state), host.clone()));
+        stored.sort_by_cached_key(|(host, state)| {
+            (name(state), state.owner.clone(), state.owner != *host, host.clone())
+        });
+        // All hosts that reach a store list what is in it: the owner's word counts, where that host is there.
+        stored.dedup_by(|(_, next), (_, first)| {
+            next.replica == first.replica && next.owner == first.owner && !first.owner.is_empty()
+        });
         Ok(Self { agents, stored })
     }
 

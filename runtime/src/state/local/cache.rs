@@ -377,6 +377,7 @@ impl Cache {
             stored: ByteSize(0),
             answers: 0,
             meter: hvm_types::Meter::default(),
+            owner: None,
         };
         let Some(head) = entries.get(HEAD_KEY) else { return Ok(empty) };
         let (head, _): (Head, _) = unseal(head).map_err(corrupt)?;

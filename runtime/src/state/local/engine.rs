@@ -131,6 +131,7 @@ impl StateEngine for LocalEngine {
                 stored: ByteSize(head.stored),
                 answers: head.answers.next - head.answers.first,
                 meter: head.meter,
+                owner: None,
             });
         }
         partitions.sort_by(|a, b| a.id.cmp(&b.id));

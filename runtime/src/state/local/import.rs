@@ -211,6 +211,7 @@ impl Import for LocalImport {
             stored: ByteSize(head.stored),
             answers: head.answers.next - head.answers.first,
             meter: head.meter,
+            owner: None,
         })
     }
 }

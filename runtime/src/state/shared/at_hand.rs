@@ -6,6 +6,7 @@ use hvm_types::{Epoch, ReplicaId};
 
 use super::image::{Change, Image};
 use super::material::Material;
+use super::names::LogName;
 use crate::state::local::{Cache, CacheBatch, CacheFailure, Cell, CommitJob, PartitionWrites};
 use crate::state::{CommitError, PartitionInfo, ReadError};
 
@@ -92,10 +93,17 @@ impl Material for AtHand {
         Ok(Image { sequence, entries })
     }
 
-    fn info(&self, id: &ReplicaId, epoch: Epoch, image: Option<&Image>) -> Result<PartitionInfo, ReadError> {
-        match image {
-            Some(image) => Cache::info(id, epoch, &image.entries),
-            None => self.0.own_info(id, epoch),
-        }
+    fn info(
+        &self,
+        id: &ReplicaId,
+        epoch: Epoch,
+        log: &LogName,
+        image: Option<&Image>,
+    ) -> Result<PartitionInfo, ReadError> {
+        let info = match image {
+            Some(image) => Cache::info(id, epoch, &image.entries)?,
+            None => self.0.own_info(id, epoch)?,
+        };
+        Ok(PartitionInfo { owner: log.host().parse().ok(), ..info })
     }
 }

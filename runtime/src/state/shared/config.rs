@@ -11,6 +11,10 @@ use object_store::local::LocalFileSystem;
 
 use crate::state::{LocalConfig, StartError};
 
+/// Longest time for one attempt of one operation on the store, and how many there are, unless something else is said.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(5);
+pub(super) const ATTEMPTS: u32 = 4;
+
 /// Configuration of a shared engine. [`SharedConfig::new`] has the defaults.
 #[derive(Debug, Clone)]
 pub struct SharedConfig {
@@ -38,8 +42,8 @@ impl SharedConfig {
             host,
             store,
             local: LocalConfig::new(directory),
-            attempt: Duration::from_secs(5),
-            attempts: 4,
+            attempt: ATTEMPT,
+            attempts: ATTEMPTS,
             upkeep: ByteSize::mib(8),
         }
     }
@@ -47,7 +51,11 @@ impl SharedConfig {
 
 /// Where the state of many hosts is: they all must see the same objects.
 #[derive(Clone)]
-pub struct SharedStore(pub(super) Arc<dyn ObjectStore>);
+pub struct SharedStore {
+    pub(super) objects: Arc<dyn ObjectStore>,
+    /// For people: an address without any secret.
+    pub(super) name: Arc<str>,
+}
 
 impl SharedStore {
     /// A directory, which is made where it does not exist. All hosts must have it mounted from a file system on
@@ -63,12 +71,19 @@ impl SharedStore {
         };
         std::fs::create_dir_all(path).map_err(io)?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(|error| io(error.into()))?;
-        Ok(Self(Arc::new(store.with_fsync(true))))
+        let name = format!("the directory {}", path.display()).into();
+        Ok(Self { objects: Arc::new(store.with_fsync(true)), name })
     }
 }
 
 impl fmt::Debug for SharedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SharedStore({})", self.0)
+        write!(f, "SharedStore({})", self.name)
+    }
+}
+
+impl fmt::Display for SharedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
     }
 }

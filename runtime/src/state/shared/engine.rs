@@ -49,7 +49,7 @@ impl SharedEngine {
         let (listings, asked) = sync_channel::<Listing>(LISTINGS);
         let (queue, woken) = (Arc::clone(&shared), Arc::clone(&notify));
         let run = move |runtime: tokio::runtime::Runtime| {
-            let objects = Objects::new(store.0, Arc::new(System), Patience { attempt, attempts });
+            let objects = Objects::new(store.objects, Arc::new(System), Patience { attempt, attempts });
             let settings = Settings { batch_bytes: BATCH_BYTES, upkeep_bytes: upkeep.0 };
             let receive = Box::new(move || match asked.try_recv() {
                 Ok(reply) => Some(Work::List(Box::new(move |result| drop(reply.send(result))))),

@@ -53,7 +53,7 @@ impl<M: Material> Core<M> {
                 let own = self.table.borrow().owned.get(id).filter(|own| own.claim == claim.name).cloned();
                 match own.map(|own| own.standing) {
                     Some(Standing::Active) => {
-                        let info = self.table.borrow().material.info(id, term.epoch, None)?;
+                        let info = self.table.borrow().material.info(id, term.epoch, &claim.log, None)?;
                         found.insert(id.clone(), Some(info));
                     }
                     Some(Standing::Removed) => drop(found.insert(id.clone(), None)),
@@ -67,7 +67,7 @@ impl<M: Material> Core<M> {
                 for ((id, epoch, _), state) in claims.iter().zip(read) {
                     let info = match state {
                         Some(Found::State(image)) => {
-                            Some(self.table.borrow().material.info(id, *epoch, Some(&image))?)
+                            Some(self.table.borrow().material.info(id, *epoch, &log, Some(&image))?)
                         }
                         Some(Found::Removed) => None,
                         None => continue,

@@ -4,6 +4,7 @@
 use hvm_types::{Epoch, ReplicaId};
 
 use super::image::{Change, Image};
+use super::names::LogName;
 use crate::state::ReadError;
 
 /// Partitions at hand, and the answers to those who commit.
@@ -53,6 +54,13 @@ pub(super) trait Material {
     /// The state of a partition, as of the last batch that was applied.
     fn image(&self, id: &ReplicaId) -> Result<Image, String>;
 
-    /// What there is to say of a partition: one at hand, or one of which this is the image.
-    fn info(&self, id: &ReplicaId, epoch: Epoch, image: Option<&Image>) -> Result<Self::Info, ReadError>;
+    /// What there is to say of a partition that the writer of `log` has claimed: one at hand, or one of which this is
+    /// the image.
+    fn info(
+        &self,
+        id: &ReplicaId,
+        epoch: Epoch,
+        log: &LogName,
+        image: Option<&Image>,
+    ) -> Result<Self::Info, ReadError>;
 }

@@ -29,6 +29,7 @@ mod commit;
 mod config;
 mod core;
 mod engine;
+mod identity;
 mod image;
 mod list;
 mod log;
@@ -49,4 +50,5 @@ mod wire;
 
 pub use config::{SharedConfig, SharedStore};
 pub use engine::SharedEngine;
+pub use identity::IdentityError;
 pub use s3::S3Config;

@@ -5,6 +5,8 @@
 //! partitions/DEPLOYMENT/GROUP/INDEX/EPOCH-TURN   a claim: who owns the partition from this term on
 //! checkpoints/LOG/NUMBER                images of many partitions in one object
 //! manifests/LOG/NUMBER                  which images and which segments of LOG are still needed
+//! checks/NAME                           tries of the store's conditional puts, deleted at once
+//! identity                              by which two hosts know that they reach the same store
 //! ```
 
 use std::fmt;

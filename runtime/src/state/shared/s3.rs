@@ -22,7 +22,7 @@ use object_store::client::{
 };
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -34,7 +34,7 @@ use super::config::SharedStore;
 use crate::state::StartError;
 
 /// A bucket, or a part of one, behind the S3 API.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct S3Config {
     /// The address of the API, for example `https://s3.eu-central-1.amazonaws.com`. Plain `http` is for tests.
     pub endpoint: String,
@@ -69,6 +69,7 @@ impl SharedStore {
     pub fn s3(config: S3Config) -> Result<Self, StartError> {
         let S3Config { endpoint, region, bucket, prefix, access_key_id, secret_access_key } = config;
         let path = PathBuf::from(format!("{endpoint}/{bucket}/{prefix}"));
+        let name = format!("s3://{bucket}/{prefix} at {endpoint}");
         let store = AmazonS3Builder::new()
             .with_allow_http(endpoint.starts_with("http://"))
             .with_endpoint(endpoint)
@@ -85,10 +86,11 @@ impl SharedStore {
                 path,
                 source: error.into(),
             })?;
-        Ok(Self(match prefix.as_str() {
+        let objects: Arc<dyn ObjectStore> = match prefix.as_str() {
             "" => Arc::new(store),
             prefix => Arc::new(PrefixStore::new(store, Path::from(prefix))),
-        }))
+        };
+        Ok(Self { objects, name: name.into() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Third phase: replicas without a living owner get one. Hosts only fill here.
 
+use crate::documents::Home;
 use crate::planner::draft::Draft;
 use crate::planner::fleet::Fleet;
 use crate::planner::group::Group;
@@ -33,26 +34,42 @@ fn find_host(
     if fleet.hosts.is_empty() {
         return Err(WaitReason::NoHosts);
     }
-    // State can't follow its partition: only the host that has it will do.
     let home = match lost_owner {
-        Some(host) if group.stateful() => Some(fleet.id(host)),
+        Some(host) if group.stateful() => Some(group.home_with(fleet, index, host)),
         _ => group.home(index),
     };
     if let Some(home) = home {
-        let refusal = match fleet.number(home) {
-            Some(host) => match group.refusal(fleet, host) {
-                None => return Ok(host),
-                Some(refusal) => refusal,
-            },
-            None => HostRefusal::Lost,
-        };
-        return Err(WaitReason::StateOn { host: home.clone(), refusal });
+        return find_host_with_state(group, fleet, index, home);
     }
     group.choose(fleet, index, true).ok_or_else(|| {
-        let refusals = group.refusals(fleet);
+        let refusals = group.refusals(fleet, None);
         match lost_owner {
             Some(host) => WaitReason::HostLost { host: fleet.id(host).clone(), refusals },
             None => WaitReason::NoHostFits { refusals },
         }
+    })
+}
+
+/// A host that reaches the state of a partition: the one that had it last, where that takes it; another one only where
+/// the state is in a store that it reaches too.
+fn find_host_with_state(
+    group: &mut Group<'_>,
+    fleet: &Fleet<'_>,
+    index: u32,
+    home: Home,
+) -> Result<usize, WaitReason> {
+    let refusal = match fleet.number(&home.host) {
+        Some(host) if fleet.store(host) != home.store.as_ref() => HostRefusal::OtherStore,
+        Some(host) => match group.refusal(fleet, host) {
+            None => return Ok(host),
+            Some(refusal) => refusal,
+        },
+        None => HostRefusal::Lost,
+    };
+    let Home { host, store } = home;
+    let Some(store) = store else { return Err(WaitReason::StateOn { host, refusal }) };
+    group.choose_in(fleet, index, &store).ok_or_else(|| {
+        let refusals = group.refusals(fleet, Some(&store));
+        WaitReason::StateIn { store, host, refusals }
     })
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::documents::GroupKey;
+use crate::documents::{GroupKey, Home};
 use crate::planner::draft::Draft;
 use crate::planner::fleet::Fleet;
 use crate::planner::group::{Group, Owner};
@@ -22,6 +22,9 @@ pub(super) fn run<'a>(input: &PlanInput<'a>, fleet: &mut Fleet<'a>, draft: &mut 
         groups.iter().enumerate().map(|(number, group)| (Arc::clone(&group.key), number)).collect();
     for host in 0..fleet.hosts.len() {
         forget_purged(input, fleet, draft, host);
+        hand_over_purges(fleet, draft, host);
+    }
+    for host in 0..fleet.hosts.len() {
         for (key, replicas) in &fleet.input(host).assignments.groups {
             let owned =
                 replicas.iter().map(|(index, ownership)| (*index, Owner { host, ownership: *ownership }));
@@ -39,7 +42,8 @@ pub(super) fn run<'a>(input: &PlanInput<'a>, fleet: &mut Fleet<'a>, draft: &mut 
         }
         for key in draft.seen(fleet, host).purge.keys() {
             if let Some(&number) = numbers.get(key) {
-                groups[number].purging.insert(host);
+                // Who shares its store would find what is to be deleted.
+                groups[number].purging.extend(fleet.sharing(host));
             }
         }
     }
@@ -107,9 +111,25 @@ fn forget_purged(input: &PlanInput<'_>, fleet: &Fleet<'_>, draft: &mut Draft, ho
         let Some(recorded) = input.ownership.get(key) else { continue };
         let document = draft.ownership.entry(key.clone()).or_insert_with(|| (*recorded).clone());
         for index in done {
-            if document.home(index) == Some(fleet.id(host)) {
+            let was_here = |home: &Home| match &home.store {
+                Some(store) => fleet.store(host) == Some(store),
+                None => home.host == *fleet.id(host),
+            };
+            if document.home(index).is_some_and(was_here) {
                 document.clear_home(index);
             }
         }
+    }
+}
+
+/// Gives the purges of a lost host to a living one with the same store: the state is theirs to delete as well, and a new
+/// deployment of that name shall not wait for the lost one.
+fn hand_over_purges(fleet: &Fleet<'_>, draft: &mut Draft, host: usize) {
+    if fleet.input(host).alive || draft.seen(fleet, host).purge.is_empty() {
+        return;
+    }
+    let Some(heir) = fleet.sharing(host).find(|other| fleet.input(*other).alive) else { return };
+    for (key, indexes) in std::mem::take(&mut draft.host(fleet, host).purge) {
+        draft.host(fleet, heir).purge.entry(key).or_default().extend(indexes);
     }
 }

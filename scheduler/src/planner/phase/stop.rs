@@ -30,13 +30,26 @@ pub(super) fn run(input: &PlanInput<'_>, fleet: &Fleet<'_>, draft: &mut Draft) -
     stops
 }
 
-/// Tells each host to delete the state that lies with it.
+/// Tells hosts to delete the state: that on a disk its host, that in a store one of those that reach it.
 fn order_purges(input: &PlanInput<'_>, fleet: &Fleet<'_>, draft: &mut Draft, name: &DeploymentName) {
     for (key, recorded) in input.ownership.iter().filter(|(key, _)| key.deployment == *name) {
         let document = draft.ownership.get(*key).unwrap_or(recorded).clone();
-        for (home, indexes) in document.by_home() {
-            if let Some(host) = fleet.number(home) {
-                draft.host(fleet, host).purge.entry((*key).clone()).or_default().extend(indexes);
+        for (home, mut indexes) in document.by_home() {
+            let Some(last) = fleet.number(&home.host) else { continue };
+            let mut purger = last;
+            if home.store.is_some() && home.store.as_ref() == fleet.store(last) {
+                // Whoever was told before goes on with it.
+                let told = |host: usize, index: u32| {
+                    draft.seen(fleet, host).purge.get(*key).is_some_and(|purge| purge.contains(&index))
+                };
+                indexes.retain(|index| !fleet.sharing(last).any(|host| told(host, *index)));
+                if !fleet.input(last).alive {
+                    let living = fleet.sharing(last).find(|host| fleet.input(*host).alive);
+                    purger = living.unwrap_or(last);
+                }
+            }
+            if !indexes.is_empty() {
+                draft.host(fleet, purger).purge.entry((*key).clone()).or_default().extend(indexes);
             }
         }
     }

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use hvm_types::Epoch;
+use hvm_types::{Epoch, HostSpec};
 use proptest::prelude::*;
 
-use super::town::{Ask, Town, key, partitions, replicas};
+use super::town::{Ask, Town, TownHost, key, partitions, replicas};
+use crate::documents::Home;
 use crate::planner::{Finish, Plan, StepAction};
 
 #[derive(Debug, Clone)]
 enum Event {
-    AddHost { cpu: u32, memory: u64 },
+    AddHost { cpu: u32, memory: u64, store: Option<&'static str> },
     Lose { host: usize },
     Return { host: usize },
     Deploy { deployment: usize, ask: Ask },
@@ -42,7 +43,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        1 => (100..1_500_u32, 100..1_500_u64).prop_map(|(cpu, memory)| Event::AddHost { cpu, memory }),
+        1 => (100..1_500_u32, 100..1_500_u64, prop::option::of(prop_oneof![3 => Just("s"), 1 => Just("t")]))
+            .prop_map(|(cpu, memory, store)| Event::AddHost { cpu, memory, store }),
         2 => (0..6_usize).prop_map(|host| Event::Lose { host }),
         2 => (0..6_usize).prop_map(|host| Event::Return { host }),
         4 => (0..NAMES.len(), ask()).prop_map(|(deployment, ask)| Event::Deploy { deployment, ask }),
@@ -55,7 +57,9 @@ fn event() -> impl Strategy<Value = Event> {
 fn happen(town: &mut Town, event: &Event) {
     let hosts = town.hosts.len().max(1);
     match event {
-        Event::AddHost { cpu, memory } if town.hosts.len() < 6 => town.add_host(*cpu, *memory),
+        Event::AddHost { cpu, memory, store } if town.hosts.len() < 6 => {
+            town.add_host_with(*cpu, *memory, *store);
+        }
         Event::Lose { host } => {
             if let Some(host) = town.hosts.get_mut(host % hosts) {
                 host.alive = false;
@@ -116,16 +120,21 @@ fn check(before: &Town, after: &Town, plan: &Plan, seen: &mut Seen) {
                     let known = seen.get(&(name, index)).map_or(Epoch(0), |(_, epoch)| *epoch);
                     assert!(epoch > known, "{name}/{index}: epoch {epoch} after {known}");
                     assert!(after.hosts[host].alive, "{name}/{index} went to a lost host");
+                    let takes_over = |old: usize| {
+                        let store = |host: usize| after.hosts[host].spec.store.as_ref();
+                        !after.hosts[old].alive && store(old).is_some() && store(old) == store(host)
+                    };
                     assert!(
-                        !is_partitioned(deployment) || owner.is_none(),
+                        !is_partitioned(deployment) || owner.is_none_or(|(old, ..)| takes_over(*old)),
                         "{name}/{index} left its state behind"
                     );
                 }
             }
             if is_partitioned(deployment) {
+                let HostSpec { id, store, .. } = after.hosts[host].spec.clone();
                 assert_eq!(
                     after.ownership[&key(name)].home(index),
-                    Some(after.hosts[host].id()),
+                    Some(&Home { host: id, store }),
                     "{name}/{index} is not where its state is recorded to be"
                 );
             }
@@ -183,9 +192,17 @@ fn check_capacity(before: &Town, after: &Town) {
 fn check_purges(after: &Town) {
     for host in &after.hosts {
         for (key, purged) in &host.document.purge {
-            let assigned = host.document.groups.get(key);
-            let both = purged.iter().find(|index| assigned.is_some_and(|a| a.contains_key(index)));
-            assert_eq!(both, None, "{} deletes what it runs: {key}", host.id());
+            let shares = |other: &&TownHost| {
+                other.id() == host.id() || other.spec.store.is_some() && other.spec.store == host.spec.store
+            };
+            for other in after.hosts.iter().filter(shares) {
+                let assigned = other.document.groups.get(key);
+                let both = purged.iter().find(|index| assigned.is_some_and(|a| a.contains_key(index)));
+                assert_eq!(both, None, "{} deletes what {} runs: {key}", host.id(), other.id());
+                let told = other.document.purge.get(key).filter(|_| other.id() != host.id());
+                let twice = purged.iter().find(|index| told.is_some_and(|told| told.contains(index)));
+                assert_eq!(twice, None, "{} and {} delete the same: {key}", host.id(), other.id());
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod lives;
 mod placing;
+mod sharing;
 mod stopping;
 mod town;
 mod updating;

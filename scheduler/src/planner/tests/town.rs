@@ -111,6 +111,11 @@ impl Town {
     }
 
     pub(super) fn add_host(&mut self, cpu: u32, memory: u64) {
+        self.add_host_with(cpu, memory, None);
+    }
+
+    /// One whose state is in a store, or on its own disk.
+    pub(super) fn add_host_with(&mut self, cpu: u32, memory: u64, store: Option<&str>) {
         let number = self.hosts.len();
         let zone = if number.is_multiple_of(2) { "a" } else { "b" };
         let spec = HostSpec {
@@ -120,6 +125,7 @@ impl Town {
             cpu: CpuMhz(cpu),
             memory,
             attributes: [("zone".to_owned(), zone.to_owned())].into(),
+            store: store.map(name),
         };
         self.hosts.push(TownHost {
             spec,

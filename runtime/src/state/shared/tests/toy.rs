@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::state::shared::image::{Change, Image};
 use crate::state::shared::material::Material;
+use crate::state::shared::names::LogName;
 use crate::state::{CommitError, ReadError};
 
 /// One record: a key that must be applied once.
@@ -169,7 +170,7 @@ impl Material for Toy {
         self.0.get(id).map(|kept| kept.image.clone()).ok_or_else(|| "it is not there".to_owned())
     }
 
-    fn info(&self, _: &ReplicaId, _: Epoch, _: Option<&Image>) -> Result<(), ReadError> {
+    fn info(&self, _: &ReplicaId, _: Epoch, _: &LogName, _: Option<&Image>) -> Result<(), ReadError> {
         Ok(())
     }
 }
