@@ -62,13 +62,7 @@ impl Connections {
     /// As many as there are places.
     pub(crate) fn new(places: Arc<Semaphore>) -> Rc<Self> {
         let most = places.available_permits();
-        Rc::new(Self {
-            open: RefCell::default(),
-            next: Cell::new(0),
-            opened: Notify::new(),
-            places,
-            most,
-        })
+        Rc::new(Self { open: RefCell::default(), next: Cell::new(0), opened: Notify::new(), places, most })
     }
 
     /// Takes a place, where there is one.
