@@ -8,6 +8,7 @@ mod hostile_client;
 mod ingress;
 mod metrics;
 mod restart;
+mod shared_state;
 mod start;
 mod support;
 mod trust;
