@@ -2,7 +2,9 @@
 //! another one its partitions would be opened empty.
 
 use std::fmt;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +59,14 @@ pub enum StateStoreError {
         /// What the agent was told.
         told: String,
     },
+    /// The directory of the store can't be made.
+    #[error("make {} to keep state in", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The mark can't be read or written.
     #[error("keep in {} which store its partitions have their state in", path.display())]
     Mark {
@@ -86,7 +96,10 @@ impl StateStore {
     pub(crate) fn open(&self, host: &HostId, data_dir: &Path) -> Result<OpenedState, StateStoreError> {
         let shared = match self {
             Self::Local => None,
-            Self::Directory(path) => Some(SharedStore::directory(path)?),
+            Self::Directory(path) => {
+                ensure_private(path)?;
+                Some(SharedStore::directory(path)?)
+            }
             Self::S3(config) => Some(SharedStore::s3(config.clone())?),
         };
         let Some(shared) = shared else {
@@ -100,6 +113,12 @@ impl StateStore {
         let config = SharedConfig::new(host.clone(), shared, data_dir.join(AT_HAND));
         Ok(OpenedState { engine: Arc::new(SharedEngine::start(config)?), store: Some(id) })
     }
+}
+
+/// Makes the directory where it is missing, for its owner alone: state of apps is in it.
+fn ensure_private(path: &Path) -> Result<(), StateStoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StateStoreError::Directory { path: path.to_owned(), source })
 }
 
 /// Writes the mark where there is none, and refuses where it names another store.

@@ -108,6 +108,9 @@ pub(crate) fn host_document(world: &World, routing: &RoutingTable, host: &HostId
         let Some(deployment) = world.deployments.get(&key.deployment) else { continue };
         let mut tasks: BTreeMap<Generation, Arc<TaskSpec>> = BTreeMap::new();
         for (index, ownership) in replicas {
+            if assignments.value.waits_for(key, *index).is_some() {
+                continue;
+            }
             // A generation so old that it is not kept any more gives way to the current one.
             let current = &deployment.value.current;
             let accepted = deployment.value.accepted(ownership.generation).unwrap_or(current);

@@ -106,6 +106,14 @@ names! {
     StoreId;
 }
 
+impl StoreId {
+    /// Its first eight characters: for people, never for comparing.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
 /// One copy of a group: `deployment/group/index`. Of a partitioned group it names the partition, whose
 /// durable state it keys; it therefore holds nothing that a redeployment changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use hvm_runtime::{Hvm, RequestBody};
 use hvm_types::ReplicaId;
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::answer::IngressRefusal;
 use super::body::AnswerBody;
@@ -19,10 +20,14 @@ use super::forward::Forward;
 use super::framing::HeadRefusal;
 use super::header::{HOP, PARTITION, PROBE, asked_host, strip_hop_by_hop};
 use super::routing::{Preference, Replica, RequestHead, Target};
-use super::serving::{Serving, wait_until_ready};
+use super::serving::Serving;
 
 /// How long a request waits for a partition of this host that is starting or changing hands.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long one waits that another host has passed on here, while this host knows nothing of it: the documents of two
+/// hosts differ for a moment.
+const FORWARDED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Requests that may wait so, on each worker.
 const MAX_WAITING: usize = 1024;
@@ -83,63 +88,64 @@ impl Dispatch {
         let was_forwarded = hop.is_some();
         let (parts, body) = request.into_parts();
         let host = asked_host(&parts).map_err(|error| refused(error.into()))?;
-        let seen = self.serving();
-        let serving = seen.0.as_ref();
-        let head = RequestHead {
-            host: host.as_deref(),
-            path: parts.uri.path(),
-            query: parts.uri.query(),
-            headers: &parts.headers,
-        };
-        let router = serving.router().ok_or(refused(IngressRefusal::NoDocument))?;
-        let prefers = Preference {
-            turn: self.next_turn(),
-            is_ready: |replica: &ReplicaId| serving.is_ready(replica),
-            is_near: |replica: &ReplicaId| self.hvm.is_here(replica),
-        };
-        let target = router.target(head, prefers);
-        match target.map_err(|error| refused(error.into()))? {
-            Target::Here(replica) => self
-                .answer_here(serving, replica, Request::from_parts(parts, body))
-                .await
-                .map_err(|refusal| (refusal, Some(replica.id.clone()))),
-            Target::Elsewhere { group, replica, .. } if was_forwarded => {
-                let group = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
-                Err((IngressRefusal::ForwardedTwice { group }, replica.cloned()))
+        let mut waits = None;
+        loop {
+            let seen = self.serving();
+            let serving = seen.0.as_ref();
+            let head = RequestHead {
+                host: host.as_deref(),
+                path: parts.uri.path(),
+                query: parts.uri.query(),
+                headers: &parts.headers,
+            };
+            let router = serving.router().ok_or(refused(IngressRefusal::NoDocument))?;
+            let prefers = Preference {
+                turn: self.next_turn(),
+                is_ready: |replica: &ReplicaId| serving.is_ready(replica),
+                is_near: |replica: &ReplicaId| self.hvm.is_here(replica),
+            };
+            let target = router.target(head, prefers).map_err(|error| refused(error.into()))?;
+            // What can't be answered now can be in a moment, here or elsewhere: a partition starts or changes hands.
+            let (patience, refusal) = match target {
+                Target::Here(replica) if serving.is_ready(&replica.id) => {
+                    let answer = self.answer_here(replica, Request::from_parts(parts, body)).await;
+                    return answer.map_err(|refusal| (refusal, Some(replica.id.clone())));
+                }
+                Target::Elsewhere { group, replica, owner } if !was_forwarded => {
+                    let name = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
+                    let sent = self.forward.send(owner, &name, Request::from_parts(parts, body)).await;
+                    let response = sent.map_err(|refusal| (refusal, replica.cloned()))?;
+                    return Ok(response.map(AnswerBody::Forwarded));
+                }
+                Target::Here(replica) => {
+                    let refusal = IngressRefusal::Starting { replica: replica.id.clone() };
+                    (PATIENCE, (refusal, Some(replica.id.clone())))
+                }
+                Target::Elsewhere { group, replica, .. } => {
+                    let group = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
+                    (FORWARDED_PATIENCE, (IngressRefusal::ForwardedTwice { group }, replica.cloned()))
+                }
+            };
+            if waits.is_none() {
+                waits = Some(Waiting::enter(&self.waiting).map_err(refused)?);
             }
-            Target::Elsewhere { group, replica, owner } => {
-                let name = replica.map_or_else(|| group.to_owned(), ReplicaId::to_string);
-                let request = Request::from_parts(parts, body);
-                let sent = self.forward.send(owner, &name, request).await;
-                let response = sent.map_err(|refusal| (refusal, replica.cloned()))?;
-                Ok(response.map(AnswerBody::Forwarded))
+            let Some(waiting) = &waits else { return Err(refusal) };
+            if !waiting.until_changed(&self.serving, patience).await {
+                return Err(refusal);
             }
         }
     }
 
     async fn answer_here(
         &self,
-        serving: &Serving,
         replica: &Replica,
         mut request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, IngressRefusal> {
-        if !serving.is_ready(&replica.id) {
-            self.wait_for(&replica.id).await?;
-        }
         strip_hop_by_hop(request.headers_mut());
         let mut response = self.hvm.request(&replica.id, request.map(body_of)).await?;
         strip_hop_by_hop(response.headers_mut());
         response.headers_mut().insert(PARTITION, replica.name.clone());
         Ok(response.map(AnswerBody::Guest))
-    }
-
-    async fn wait_for(&self, replica: &ReplicaId) -> Result<(), IngressRefusal> {
-        let _place = Waiting::enter(&self.waiting)?;
-        let serving = self.serving.borrow().clone();
-        match wait_until_ready(serving, replica, PATIENCE).await {
-            true => Ok(()),
-            false => Err(IngressRefusal::Starting { replica: replica.clone() }),
-        }
     }
 
     fn serving(&self) -> Rc<Seen> {
@@ -164,7 +170,10 @@ fn body_of(body: Incoming) -> RequestBody {
 }
 
 /// A place among the waiting requests, given back also when the client goes away.
-struct Waiting<'w>(&'w Cell<usize>);
+struct Waiting<'w> {
+    count: &'w Cell<usize>,
+    since: Instant,
+}
 
 impl<'w> Waiting<'w> {
     fn enter(count: &'w Cell<usize>) -> Result<Self, IngressRefusal> {
@@ -172,12 +181,18 @@ impl<'w> Waiting<'w> {
             return Err(IngressRefusal::TooManyWait);
         }
         count.set(count.get() + 1);
-        Ok(Self(count))
+        Ok(Self { count, since: Instant::now() })
+    }
+
+    /// Waits until something changes that this worker has not seen; `false` where nothing does in time.
+    async fn until_changed(&self, seen: &RefCell<watch::Receiver<Arc<Serving>>>, patience: Duration) -> bool {
+        let mut serving = seen.borrow().clone();
+        matches!(timeout_at(self.since + patience, serving.changed()).await, Ok(Ok(())))
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.count.set(self.count.get() - 1);
     }
 }

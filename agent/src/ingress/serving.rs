@@ -2,11 +2,9 @@
 //! reference of its own and looks only whether there is a newer one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hvm_types::{DeploymentName, GroupName, ReplicaId};
 use rustc_hash::FxHashMap;
-use tokio::sync::watch;
 
 use super::Router;
 
@@ -82,16 +80,6 @@ impl Serving {
     }
 }
 
-/// Waits until a replica takes requests, at most for `patience`. Whether it does now.
-pub(crate) async fn wait_until_ready(
-    mut serving: watch::Receiver<Arc<Serving>>,
-    replica: &ReplicaId,
-    patience: Duration,
-) -> bool {
-    let ready = serving.wait_for(|serving| serving.is_ready(replica));
-    matches!(tokio::time::timeout(patience, ready).await, Ok(Ok(_)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,19 +94,5 @@ mod tests {
             assert!(!set.contains(&id(absent)), "{absent}");
         }
         assert_eq!(set, ids.iter().rev().collect());
-    }
-
-    #[tokio::test]
-    async fn a_request_waits_for_its_replica_and_not_forever() {
-        let replica: ReplicaId = "d/g/0".parse().expect("a replica");
-        let (sender, receiver) = watch::channel(Arc::new(Serving::default()));
-        assert!(!wait_until_ready(receiver.clone(), &replica, Duration::from_millis(10)).await);
-
-        let waits = tokio::spawn({
-            let replica = replica.clone();
-            async move { wait_until_ready(receiver, &replica, Duration::from_secs(60)).await }
-        });
-        sender.send_replace(Arc::new(Serving::new(Arc::default(), [&replica].into_iter().collect())));
-        assert!(waits.await.expect("it ends"));
     }
 }

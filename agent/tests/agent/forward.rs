@@ -82,6 +82,24 @@ async fn a_request_is_forwarded_at_most_once() {
 }
 
 #[tokio::test]
+async fn what_is_passed_on_before_the_document_came_waits_for_it() {
+    let keys = Keys::new();
+    let (scheduler, mut a, mut b) = two_hosts(&keys).await;
+    let path = format!("/kv/incr?k={}", key_on_b());
+    let client = a.client();
+    let early = client.send(http::Method::POST, &path, &[("hvm-hop", "b")], "");
+    let change = async {
+        let image = Image::probe("1.0.0", &keys);
+        let everything = assignments(0..4, 1, image.manifest());
+        scheduler.put_document("a", document(2, everything, 4, &[a.entry()]));
+    };
+    let (answer, ()) = tokio::join!(early, change);
+    assert_eq!((answer.status.as_u16(), answer.text()), (200, "1"));
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn an_owner_that_is_gone_is_named_and_the_others_go_on() {
     let keys = Keys::new();
     let (_scheduler, mut a, mut b) = two_hosts(&keys).await;

@@ -9,6 +9,7 @@ mod hostile_forms;
 mod ingress;
 mod metrics;
 mod restart;
+mod shared_state;
 mod start;
 mod support;
 mod trust;

@@ -140,11 +140,6 @@ fn print_copies(deployment: &DeploymentStatus) {
     table::print(&rows, "no copies");
 }
 
-/// The begin of a store's identity: enough to see which hosts share one.
-fn short(store: &StoreId) -> String {
-    format!("store {}", store.as_str().chars().take(8).collect::<String>())
-}
-
 /// Runs `hvm hosts`.
 pub(crate) async fn hosts(args: ListArgs) -> Result<(), Failure> {
     let mut control = Control::connect(&args.api).await?;
@@ -161,7 +156,7 @@ pub(crate) async fn hosts(args: ListArgs) -> Result<(), Failure> {
             host.assigned.to_string(),
             host.spec.cpu.to_string(),
             format!("{} MB", host.spec.memory),
-            host.spec.store.as_ref().map_or_else(|| "own disk".to_owned(), short),
+            host.spec.store.as_ref().map_or("own disk", StoreId::short).to_owned(),
             host.spec.ingress.clone(),
             host.spec.api.clone(),
         ]);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hvm_types::{Epoch, Generation};
+use hvm_types::{Epoch, Generation, HostId};
 use serde::{Deserialize, Serialize};
 
 use super::GroupKey;
@@ -30,6 +30,10 @@ pub struct AssignmentDocument {
     /// The partitions whose state it deletes. None is assigned to it; no group is empty.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub purge: BTreeMap<GroupKey, BTreeSet<u32>>,
+    /// Of the replicas it owns, those that it is not told of before another host has let go of them, and that host: so
+    /// what the other one has accepted is still answered. No group is empty.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits: BTreeMap<GroupKey, BTreeMap<u32, HostId>>,
 }
 
 impl AssignmentDocument {
@@ -60,6 +64,23 @@ impl AssignmentDocument {
             replicas.remove(&index);
             if replicas.is_empty() {
                 self.groups.remove(group);
+            }
+        }
+        self.stop_waiting(group, index);
+    }
+
+    /// The host that still has a replica which this one owns.
+    #[must_use]
+    pub fn waits_for(&self, group: &GroupKey, index: u32) -> Option<&HostId> {
+        self.waits.get(group)?.get(&index)
+    }
+
+    /// The other host has let go of a replica.
+    pub fn stop_waiting(&mut self, group: &GroupKey, index: u32) {
+        if let Some(waits) = self.waits.get_mut(group) {
+            waits.remove(&index);
+            if waits.is_empty() {
+                self.waits.remove(group);
             }
         }
     }

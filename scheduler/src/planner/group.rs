@@ -164,14 +164,21 @@ impl<'a> Group<'a> {
         chosen
     }
 
-    /// A host that reaches `store`, for a partition whose state is there, while hosts only fill.
-    pub(super) fn choose_in(&mut self, fleet: &Fleet<'_>, index: u32, store: &StoreId) -> Option<usize> {
-        let (hosts, mut cursor) = self.in_store.get(store).cloned().unwrap_or_else(|| {
+    /// A host that reaches `store`, for a partition whose state is there. For `remember` see [`Self::choose`].
+    pub(super) fn choose_in(
+        &mut self,
+        fleet: &Fleet<'_>,
+        index: u32,
+        store: &StoreId,
+        remember: bool,
+    ) -> Option<usize> {
+        let (hosts, known) = self.in_store.get(store).cloned().unwrap_or_else(|| {
             let reaches = |host: &usize| fleet.store(*host) == Some(store);
             (self.eligible.iter().copied().filter(reaches).collect(), 0)
         });
+        let mut cursor = if remember { known } else { 0 };
         let chosen = fleet.choose(&self.wish(&hosts, index), &mut cursor);
-        self.in_store.insert(store.clone(), (hosts, cursor));
+        self.in_store.insert(store.clone(), (hosts, if remember { cursor } else { known }));
         chosen
     }
 
@@ -182,7 +189,8 @@ impl<'a> Group<'a> {
 
     /// Gives a replica to `host`, and takes it from the owner it had.
     pub(super) fn place(&mut self, fleet: &mut Fleet<'_>, draft: &mut Draft, index: u32, host: usize) {
-        if let Some(old) = self.owner(index) {
+        let old = self.owner(index);
+        if let Some(old) = old {
             fleet.release(old.host, self.demand_of(old));
             draft.remove(fleet, old.host, &self.key, index);
             if let Some(count) = self.neighbours.get_mut(&old.host) {
@@ -191,11 +199,16 @@ impl<'a> Group<'a> {
             let host = fleet.id(old.host).clone();
             draft.step(&self.key, index, StepAction::Remove { host, why: RemoveReason::Moved });
         }
+        let lets_go = old.filter(|old| self.stateful() && fleet.input(old.host).alive);
         let epoch = self.next_epoch();
         let ownership = Ownership { generation: self.generation(), epoch };
         fleet.reserve(host, self.demand);
         *self.neighbours.entry(host).or_default() += 1;
         draft.assign(fleet, host, &self.key, index, ownership);
+        if let Some(old) = lets_go {
+            let waits = &mut draft.host(fleet, host).waits;
+            waits.entry((*self.key).clone()).or_default().insert(index, fleet.id(old.host).clone());
+        }
         self.owners[at(index)] = Some(Owner { host, ownership });
         let id = fleet.id(host).clone();
         let stateful = self.stateful();
@@ -251,6 +264,11 @@ impl<'a> Group<'a> {
     pub(super) fn touch(&mut self, draft: &mut Draft, index: u32, action: StepAction) {
         self.touched[at(index)] = true;
         draft.step(&self.key, index, action);
+    }
+
+    /// Whether a step was planned for a replica.
+    pub(super) fn is_touched(&self, index: u32) -> bool {
+        self.touched[at(index)]
     }
 
     /// How many replicas each host keeps without any step.

@@ -31,6 +31,11 @@ pub enum WaitReason {
         /// Why no host takes it.
         refusals: Arc<[Refusal]>,
     },
+    /// The host that had it has not let go of it yet.
+    HandedOver {
+        /// That host.
+        host: HostId,
+    },
     /// Its host can't run the current generation.
     UpdateRefused {
         /// Its host.
@@ -159,9 +164,13 @@ impl fmt::Display for WaitReason {
             Self::StateIn { store, host, refusals } => {
                 write!(
                     f,
-                    "its state is in store {store}, where host {host} had it last, and no host takes it: "
+                    "its state is in store {}, where host {host} had it last, and no host takes it: ",
+                    store.short()
                 )?;
                 list(f, refusals)
+            }
+            Self::HandedOver { host } => {
+                write!(f, "host {host} finishes what it has accepted and hands it over")
             }
             Self::UpdateRefused { host, refusal } => {
                 write!(f, "host {host} can't run the new generation: {refusal}")

@@ -235,8 +235,9 @@ async fn refuse_other_state(
              it another id and data directory"
         ),
         Some(store) => format!(
-            "host id {id} has state of partitions in store {store}; start the agent with that store, or give it \
-             another id and data directory"
+            "host id {id} has state of partitions in store {}; start the agent with that store, or give it \
+             another id and data directory",
+            store.short()
         ),
     };
     Err(Failure::new(ErrorKind::Conflict, line))

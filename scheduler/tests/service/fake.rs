@@ -61,7 +61,11 @@ impl Town {
     }
 
     pub(crate) async fn agent(&self, id: &str) -> FakeAgent {
-        FakeAgent::join(self.channel.clone(), id).await
+        self.agent_with(host_spec(id)).await
+    }
+
+    pub(crate) async fn agent_with(&self, spec: HostSpec) -> FakeAgent {
+        FakeAgent::join(self.channel.clone(), spec).await
     }
 
     pub(crate) fn hosts(&self) -> HostControlClient<Channel> {
@@ -143,11 +147,12 @@ pub(crate) fn host_spec(id: &str) -> HostSpec {
 }
 
 impl FakeAgent {
-    async fn join(channel: Channel, id: &str) -> Self {
+    async fn join(channel: Channel, spec: HostSpec) -> Self {
+        let id = spec.id.as_str().to_owned();
         let mut client = HostControlClient::new(channel);
-        let request = v1::JoinRequest { host: Some(host_spec(id).into()), data_id: format!("data of {id}") };
+        let request = v1::JoinRequest { host: Some(spec.into()), data_id: format!("data of {id}") };
         client.join(request).await.expect("it may join");
-        let request = v1::WatchDocumentRequest { host: id.to_owned() };
+        let request = v1::WatchDocumentRequest { host: id.clone() };
         let mut stream = client.watch_document(request).await.expect("it joined").into_inner();
         let (sender, documents) = watch::channel(None);
         let watching = tokio::spawn(async move {
@@ -155,7 +160,7 @@ impl FakeAgent {
                 sender.send_replace(Some(HostDocument::try_from(document).expect("well-formed")));
             }
         });
-        Self { client, id: id.to_owned(), documents, watching }
+        Self { client, id, documents, watching }
     }
 
     /// The document as last received.

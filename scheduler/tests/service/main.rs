@@ -6,3 +6,4 @@ mod hosts;
 mod images;
 mod refusals;
 mod restarting;
+mod sharing;

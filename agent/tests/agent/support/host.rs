@@ -48,6 +48,11 @@ impl Host {
         &self.config
     }
 
+    /// What it is started with the next time.
+    pub(crate) const fn config_mut(&mut self) -> &mut AgentConfig {
+        &mut self.config
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.config.data_dir
     }

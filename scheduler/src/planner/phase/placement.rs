@@ -10,7 +10,14 @@ pub(super) fn run(groups: &mut [Group<'_>], fleet: &mut Fleet<'_>, draft: &mut D
     for group in groups {
         for index in group.indexes() {
             let owner = group.owner(index).map(|owner| owner.host);
-            if owner.is_some_and(|host| fleet.input(host).alive) {
+            if let Some(host) = owner.filter(|host| fleet.input(*host).alive) {
+                if let Some(from) = draft.seen(fleet, host).waits_for(&group.key, index).cloned()
+                    && !group.is_touched(index)
+                {
+                    let reason = WaitReason::HandedOver { host: from };
+                    let host = Some(fleet.id(host).clone());
+                    group.touch(draft, index, StepAction::Wait { host, reason });
+                }
                 continue;
             }
             match find_host(group, fleet, index, owner) {
@@ -68,7 +75,7 @@ fn find_host_with_state(
     };
     let Home { host, store } = home;
     let Some(store) = store else { return Err(WaitReason::StateOn { host, refusal }) };
-    group.choose_in(fleet, index, &store).ok_or_else(|| {
+    group.choose_in(fleet, index, &store, true).ok_or_else(|| {
         let refusals = group.refusals(fleet, Some(&store));
         WaitReason::StateIn { store, host, refusals }
     })

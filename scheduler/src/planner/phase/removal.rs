@@ -7,7 +7,7 @@ use crate::documents::{GroupKey, Home};
 use crate::planner::draft::Draft;
 use crate::planner::fleet::Fleet;
 use crate::planner::group::{Group, Owner};
-use crate::planner::{PlanInput, RemoveReason, StepAction};
+use crate::planner::{Observation, PlanInput, RemoveReason, StepAction};
 
 /// The wanted groups with their owners.
 pub(super) fn run<'a>(input: &PlanInput<'a>, fleet: &mut Fleet<'a>, draft: &mut Draft) -> Vec<Group<'a>> {
@@ -23,6 +23,7 @@ pub(super) fn run<'a>(input: &PlanInput<'a>, fleet: &mut Fleet<'a>, draft: &mut 
     for host in 0..fleet.hosts.len() {
         forget_purged(input, fleet, draft, host);
         hand_over_purges(fleet, draft, host);
+        end_waits(fleet, draft, host);
     }
     for host in 0..fleet.hosts.len() {
         for (key, replicas) in &fleet.input(host).assignments.groups {
@@ -117,6 +118,25 @@ fn forget_purged(input: &PlanInput<'_>, fleet: &Fleet<'_>, draft: &mut Draft, ho
             };
             if document.home(index).is_some_and(was_here) {
                 document.clear_home(index);
+            }
+        }
+    }
+}
+
+/// Lets a host have what others have let go of, or can't answer for any more.
+fn end_waits(fleet: &Fleet<'_>, draft: &mut Draft, host: usize) {
+    for (key, waits) in &fleet.input(host).assignments.waits {
+        for (index, from) in waits {
+            let has_let_go = fleet.number(from).is_none_or(|from| {
+                let from = fleet.input(from);
+                let is_told = from.assignments.groups.get(key).is_none_or(|owned| !owned.contains_key(index));
+                let is_gone = |observed: &Observation| {
+                    observed.has_applied(from.version) && observed.replica(key, *index).is_none()
+                };
+                !from.alive || is_told && from.observed.is_some_and(is_gone)
+            });
+            if has_let_go {
+                draft.host(fleet, host).stop_waiting(key, *index);
             }
         }
     }

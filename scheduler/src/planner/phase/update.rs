@@ -131,7 +131,8 @@ fn work_off(group: &mut Group<'_>, queue: &mut Queue, fleet: &mut Fleet<'_>, dra
     });
 }
 
-/// Changes a replica in place, or else, if it has no state, moves it. Returns why it can't be done.
+/// Changes a replica in place, or else moves it, if it has no state or another host reaches that. Returns why it can't be
+/// done.
 fn change(
     group: &mut Group<'_>,
     index: u32,
@@ -147,11 +148,29 @@ fn change(
         group.update(fleet, draft, index);
         return None;
     }
-    if !group.stateful()
-        && let Some(host) = group.choose(fleet, index, false)
-    {
-        group.place(fleet, draft, index, host);
-        return None;
+    let other = match fleet.store(owner.host) {
+        _ if !group.stateful() => group.choose(fleet, index, false),
+        // Where its state is known to be; what is still being handed over does not move again.
+        Some(store) if !is_handed_over(group, index, owner, fleet, draft) => {
+            let home = group.home_with(fleet, index, owner.host);
+            if home.store.as_ref() == Some(store) {
+                group.choose_in(fleet, index, store, false)
+            } else {
+                None
+            }
+        }
+        _ => None,
+    };
+    match other {
+        Some(host) => {
+            group.place(fleet, draft, index, host);
+            None
+        }
+        None => refusal,
     }
-    refusal
+}
+
+/// Whether another host still has it.
+fn is_handed_over(group: &Group<'_>, index: u32, owner: Owner, fleet: &Fleet<'_>, draft: &Draft) -> bool {
+    draft.seen(fleet, owner.host).waits_for(&group.key, index).is_some()
 }

@@ -122,7 +122,13 @@ fn check(before: &Town, after: &Town, plan: &Plan, seen: &mut Seen) {
                     assert!(after.hosts[host].alive, "{name}/{index} went to a lost host");
                     let takes_over = |old: usize| {
                         let store = |host: usize| after.hosts[host].spec.store.as_ref();
-                        !after.hosts[old].alive && store(old).is_some() && store(old) == store(host)
+                        let lets_go = || {
+                            after.hosts[host].document.waits_for(&key(name), index)
+                                == Some(after.hosts[old].id())
+                        };
+                        store(old).is_some()
+                            && store(old) == store(host)
+                            && (!after.hosts[old].alive || lets_go())
                     };
                     assert!(
                         !is_partitioned(deployment) || owner.is_none_or(|(old, ..)| takes_over(*old)),

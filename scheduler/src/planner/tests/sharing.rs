@@ -94,6 +94,37 @@ fn a_deployment_that_comes_again_goes_to_any_host_that_reaches_its_state() {
 }
 
 #[test]
+fn a_partition_that_its_host_may_no_longer_run_is_handed_over_to_one_that_reaches_its_state() {
+    let mut town = on_the_first(3);
+    let zone_b = Ask { zones: vec!["b"], max_parallel: 1, ..partitions(3) };
+    town.deploy("d", &zone_b);
+    let mut moved = 0;
+    while moved < 3 {
+        town.round();
+        assert_eq!(town.on_host("d", 1).len(), moved + 1, "as many as may change at a time");
+        let waits = |town: &Town| town.hosts[1].document.waits.get(&key("d")).map_or(0, |waits| waits.len());
+        assert_eq!(waits(&town), 1, "the new owner is not told before the old one has let go");
+        town.obey(1);
+        town.round();
+        assert_eq!(waits(&town), 1);
+        town.obey(0);
+        town.round();
+        assert_eq!(waits(&town), 0);
+        town.obey(1);
+        moved += 1;
+    }
+    town.settle();
+    assert_eq!(town.on_host("d", 1).len(), 3);
+    // A host that is lost lets go at once.
+    town.deploy("d", &Ask { zones: vec!["a"], ..partitions(3) });
+    town.round();
+    assert!(!town.hosts[0].document.waits.is_empty());
+    town.hosts[1].alive = false;
+    town.round();
+    assert!(town.hosts[0].document.waits.is_empty());
+}
+
+#[test]
 fn one_living_host_deletes_what_is_in_a_store() {
     let mut town = on_the_first(3);
     town.hosts[0].alive = false;

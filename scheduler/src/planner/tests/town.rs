@@ -213,6 +213,9 @@ impl Town {
         let mut reports = Vec::new();
         for (key, replicas) in &host.document.groups {
             for (index, ownership) in replicas {
+                if host.document.waits_for(key, *index).is_some() {
+                    continue;
+                }
                 if ready(*index) {
                     reports.push(ReplicaReport {
                         replica: key.replica(*index),

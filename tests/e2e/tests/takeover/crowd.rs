@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::{Answer, Client};
 use serde_json::Value;
@@ -20,6 +20,10 @@ pub(crate) struct Heard {
     pub(crate) acknowledged: BTreeMap<String, String>,
     /// How often a host refused because another one owns the partition.
     pub(crate) fenced: usize,
+    /// How often anything else was answered than that it is done.
+    pub(crate) refused: usize,
+    /// The longest time that a command took, with all its tries.
+    pub(crate) longest: Duration,
 }
 
 /// Clients at work.
@@ -103,17 +107,20 @@ fn work(number: usize, ingresses: &[String; 2], stop: &AtomicBool, count: &Atomi
             break;
         }
         let key = format!("{number}-{command}");
+        let began = Instant::now();
         loop {
             turn += 1;
             match transfer(&client, &ingresses[turn % 2], &book, &key) {
                 Ok(answer) if answer.status == 201 => {
                     heard.acknowledged.insert(key, answer.body);
+                    heard.longest = heard.longest.max(began.elapsed());
                     count.fetch_add(1, Ordering::Relaxed);
                     break;
                 }
                 Ok(answer) => {
                     assert!(answer.status.is_server_error(), "{}: {}", answer.status, answer.body);
                     heard.fenced += usize::from(is_fenced(&answer));
+                    heard.refused += 1;
                 }
                 Err(_) => {}
             }

@@ -93,6 +93,28 @@ fn late_writes_of_a_host_that_was_stopped_are_refused() {
 }
 
 #[test]
+fn what_a_living_host_may_no_longer_run_is_handed_over() {
+    let scene = Scene::with_directory();
+    let (first, second) = (scene.start("first"), scene.start("second"));
+    scene.deploy();
+    assert!(!scene.owned_by("first").is_empty());
+    let crowd = Crowd::start(CLIENTS, [first.ingress.clone(), second.ingress.clone()]);
+    eventually("all clients have begun", || crowd.has_gone_on(&[0; CLIENTS], SOME));
+    scene.deploy_to("second");
+    scene.all_owned_by("second").expect("deploy waits until all serve");
+    let before = crowd.acknowledged();
+    eventually("all clients go on", || crowd.has_gone_on(&before, SOME));
+    let heard = crowd.stop();
+    judge(&heard, &first.ingress);
+    let refused: usize = heard.iter().map(|heard| heard.refused).sum();
+    let longest = heard.iter().map(|heard| heard.longest).max().unwrap_or_default();
+    eprintln!("{refused} commands were refused once, the longest took {longest:.0?}");
+    let fenced: usize = heard.iter().map(|heard| heard.fenced).sum();
+    assert_eq!(fenced, 0, "the new owner opened before the old one had let go");
+    assert_eq!(scene.fenced_commits(&first), 0);
+}
+
+#[test]
 fn what_a_killed_host_had_in_a_bucket_goes_on_with_the_other_one() {
     let server = S3Server::start();
     let scene = Scene::with_bucket(&server.endpoint);

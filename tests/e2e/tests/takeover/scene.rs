@@ -57,7 +57,9 @@ impl Scene {
             scheduler: self.scheduler.api.clone(),
             trust: self.workshop.trust(),
         };
-        let settings: Vec<&str> = self.settings.iter().map(String::as_str).collect();
+        let name = format!("name={host}");
+        let settings = self.settings.iter().map(String::as_str).chain(["--attribute", &name]);
+        let settings: Vec<&str> = settings.collect();
         let daemon = Daemon::start_with(&role, &self.workshop.path(host), &settings);
         eventually("the host has joined", || {
             let hosts: Value = serde_json::from_str(&self.scheduler.hvm(&[&"hosts", &"--json"]).success())
@@ -74,6 +76,15 @@ impl Scene {
 
     pub(crate) fn deploy(&self) {
         self.scheduler.deploy(&self.file);
+    }
+
+    /// Deploys it for one host alone.
+    pub(crate) fn deploy_to(&self, host: &str) {
+        let only =
+            format!("    constraints: [{{ attribute: name, operator: in, value: [{host}] }}]\n    tasks:");
+        let everywhere = std::fs::read_to_string(&self.file).expect("a deployment file");
+        self.scheduler
+            .deploy(&self.workshop.write("one-host.yaml", &everywhere.replace("    tasks:", &only)));
     }
 
     /// The partitions that a host owns and serves.
