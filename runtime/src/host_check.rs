@@ -106,7 +106,7 @@ impl HostLimits {
         if let Some((_, error)) = refused.min_by_key(|(most, _)| *most) {
             return Err(error);
         }
-        if places * ADDRESS_SPACE_PER_INSTANCE > ADDRESS_SPACE_OF_POOL {
+        if places.saturating_mul(ADDRESS_SPACE_PER_INSTANCE) > ADDRESS_SPACE_OF_POOL {
             return Err(StartError::TooManyInstances { instances, possible: self.most_instances() });
         }
         Ok(())
@@ -116,7 +116,7 @@ impl HostLimits {
         let possible = Possible(self.most_instances());
         match bound {
             Bound::AddressSpace => {
-                let needed = places * ADDRESS_SPACE_PER_INSTANCE;
+                let needed = places.saturating_mul(ADDRESS_SPACE_PER_INSTANCE);
                 let allowed = self.address_space.filter(|allowed| needed > *allowed)?;
                 let (needed, allowed) = (ByteSize(needed), ByteSize(allowed));
                 Some(StartError::AddressSpace { instances, needed, allowed, possible })
