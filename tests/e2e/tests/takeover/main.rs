@@ -1,5 +1,6 @@
 //! Two agents with one state store: what one of them had goes on with the other when it is lost, and what it says when
 //! it comes back counts no more.
+#![expect(clippy::print_stderr, reason = "figures of a run for people")]
 
 mod crowd;
 mod scene;
