@@ -68,7 +68,8 @@ impl ImageBuilder {
     /// An image without packages.
     #[must_use]
     pub fn new(app: AppName, version: semver::Version) -> Self {
-        let config = ImageConfig { app, version, state_schema: 1, migrates_from: None, packages: BTreeMap::new() };
+        let config =
+            ImageConfig { app, version, state_schema: 1, migrates_from: None, packages: BTreeMap::new() };
         Self { config, components: BTreeMap::new(), files: BTreeMap::new() }
     }
 

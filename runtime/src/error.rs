@@ -319,7 +319,9 @@ pub enum MigrationError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     /// The guest says no.
-    #[error("its migration from layout {from} to {to} was refused by the guest: {answered}; nothing was changed")]
+    #[error(
+        "its migration from layout {from} to {to} was refused by the guest: {answered}; nothing was changed"
+    )]
     Refused {
         /// The layout of the state.
         from: u32,

@@ -92,8 +92,7 @@ impl Before {
 
     async fn save(&self, notes: &BTreeMap<ReplicaId, Assignment>) -> Result<(), DocumentError> {
         let assignments = notes.values().cloned().collect();
-        let (store, document) =
-            (self.store.clone(), HostDocument { assignments, ..HostDocument::default() });
+        let (store, document) = (self.store.clone(), HostDocument { assignments, ..HostDocument::default() });
         let saved = tokio::task::spawn_blocking(move || store.save(&document)).await;
         saved.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }

@@ -192,8 +192,16 @@ fn a_wrong_manifest_is_refused_with_line_and_field() {
         ("name = \"hello\"", "name = \"Hello\"", "appimage.toml:3: field `name`: name `Hello` is not valid"),
         ("version = \"1.0.0\"", "version = \"1\"", "appimage.toml:4: field `version`:"),
         ("state_schema = 3", "state_schema = 0", "appimage.toml:5: field `state_schema`:"),
-        ("migrates_from = 2", "migrates_from = 3", "appimage.toml:6: field `migrates_from`: a migration begins"),
-        ("migrates_from = 2", "migrates_from = 0", "appimage.toml:6: field `migrates_from`: a migration begins"),
+        (
+            "migrates_from = 2",
+            "migrates_from = 3",
+            "appimage.toml:6: field `migrates_from`: a migration begins",
+        ),
+        (
+            "migrates_from = 2",
+            "migrates_from = 0",
+            "appimage.toml:6: field `migrates_from`: a migration begins",
+        ),
         ("[\"keyvalue\", \"config\"]", "[\"config\"]", "appimage.toml:1: `migrates_from` is for state"),
         ("state_schema = 3", "stateschema = 3", "appimage.toml:5: unknown field `stateschema`"),
         (

@@ -16,10 +16,10 @@ use hvm_types::{ReplicaId, RequestOutcome};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::{Partition, reserved};
 use super::accept::{Admitted, Start, find};
 use super::job::{Accepted, Asked, Job, Reply};
 use super::version::{Pool, Version};
+use super::{Partition, reserved};
 use crate::capability::Access;
 use crate::guest::{Answered, InstanceHandle, discard};
 use crate::observed::{DoingGuard, Topic};

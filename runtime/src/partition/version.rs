@@ -80,7 +80,9 @@ pub(super) fn check(host: &Host, spec: &PartitionSpec) -> Result<EgressPolicy, O
     if deadline.max(migration_deadline).0 > MAX_DEADLINE {
         return Err(invalid(format!("`deadline` or `migration_deadline` is more than {MAX_DEADLINE:?}")));
     }
-    if spec.resources.mailbox == 0 || spec.resources.memory == 0 || deadline.min(migration_deadline).0.is_zero()
+    if spec.resources.mailbox == 0
+        || spec.resources.memory == 0
+        || deadline.min(migration_deadline).0.is_zero()
     {
         let reason = "`mailbox`, `memory`, `deadline` and `migration_deadline` must be more than 0";
         return Err(invalid(reason.to_owned()));

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hvm_runtime::state::{
-    CommitError, CommitRecord, IdempotencyWindow, OpenError, PartitionState, ReadError, SchemaMark, StateEngine,
+    CommitError, CommitRecord, IdempotencyWindow, OpenError, PartitionState, ReadError, SchemaMark,
+    StateEngine,
 };
 use hvm_types::{ByteSize, Digest, Epoch, Sequence};
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use hvm_runtime::state::file::{self, FileError, FileImportError, FilePart, FileReader};
 use hvm_runtime::state::{
-    CommitError, CommitRecord, IdempotencyKey, IdempotencyWindow, ImportError, PartitionInfo, ReadError, ScanHead, SchemaMark,
-    StateEngine,
+    CommitError, CommitRecord, IdempotencyKey, IdempotencyWindow, ImportError, PartitionInfo, ReadError,
+    ScanHead, SchemaMark, StateEngine,
 };
 use hvm_types::{ByteSize, Digest, Epoch, ReplicaId, Sequence};
 

@@ -151,7 +151,10 @@ impl fmt::Display for WaitReason {
                 write!(f, "max_parallel: {limit} of its group may change at a time")
             }
             Self::UpdateFailed { index, host, reason } => {
-                write!(f, "the update stopped at replica {index} on host {host}: {reason}; deploy a version that runs")
+                write!(
+                    f,
+                    "the update stopped at replica {index} on host {host}: {reason}; deploy a version that runs"
+                )
             }
             Self::HostSilent { host } => {
                 write!(f, "host {host} has not reported since the scheduler started")

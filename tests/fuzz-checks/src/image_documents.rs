@@ -49,8 +49,9 @@ fn packs_again(image: &Image) {
     if config.packages.values().any(|package| !package.files.is_empty()) {
         return;
     }
-    let mut builder =
-        ImageBuilder::new(config.app.clone(), config.version.clone()).state_schema(config.state_schema).migrates_from(config.migrates_from);
+    let mut builder = ImageBuilder::new(config.app.clone(), config.version.clone())
+        .state_schema(config.state_schema)
+        .migrates_from(config.migrates_from);
     for (name, package) in &config.packages {
         let component = image.component(name).expect("it was read before");
         let content =

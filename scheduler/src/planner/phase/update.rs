@@ -51,7 +51,9 @@ pub(super) fn run(groups: &mut [Group<'_>], fleet: &mut Fleet<'_>, draft: &mut D
             let host = fleet.id(host).clone();
             let reason = match refused {
                 Some(refusal) => WaitReason::UpdateRefused { host: host.clone(), refusal },
-                None => failed.clone().unwrap_or(WaitReason::MaxParallel { limit: group.spec.update.max_parallel }),
+                None => failed
+                    .clone()
+                    .unwrap_or(WaitReason::MaxParallel { limit: group.spec.update.max_parallel }),
             };
             group.touch(draft, index, StepAction::Wait { host: Some(host), reason });
         }
