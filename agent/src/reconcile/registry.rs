@@ -423,6 +423,58 @@ mod tests {
     }
 
     #[test]
+    fn what_ran_before_serves_while_its_migration_fails_and_is_upgraded_after_a_while() {
+        let now = Instant::now();
+        let registry = Registry::new();
+        let new = Assignment { generation: Generation(2), image: Digest::of(b"new"), ..assignment() };
+        let assignments = vec![new.clone()];
+        registry.set_document(Arc::new(HostDocument { assignments, version: 1, ..HostDocument::default() }));
+        registry.lock().observed.modules.insert(ModuleKey::of(&new), ModuleStatus::Ready);
+        let open = Step::Open { assignment: new.clone() };
+        assert_eq!(registry.plan(now), std::slice::from_ref(&open));
+        registry.begin(&open);
+        let failure = StepFailure { reason: "its migration failed".to_owned(), fenced_by: None };
+        registry.finish(&open, Ok(Done::Before(Box::new(assignment()), failure)), now);
+        assert_eq!(registry.serving(), [&new.replica].into_iter().collect());
+        let failed = Some((Generation(2), ReplicaState::Failed { reason: "its migration failed".to_owned() }));
+        let report = || registry.replicas().remove(0);
+        assert_eq!((report().generation, report().next), (Generation(1), failed.clone()));
+        assert_eq!(registry.plan(now), []);
+
+        let upgrade = Step::Upgrade { assignment: new };
+        assert_eq!(registry.plan(registry.next_retry(now).expect("a retry")), std::slice::from_ref(&upgrade));
+        registry.begin(&upgrade);
+        assert_eq!(report().next, failed, "it has failed until it succeeds");
+        registry.finish(&upgrade, Ok(Done::Replica), now);
+        assert_eq!((report().generation, report().next), (Generation(2), None));
+    }
+
+    #[test]
+    fn what_a_document_replaces_is_what_runs_or_was_to() {
+        let now = Instant::now();
+        let registry = opened(now);
+        let with = |image: &[u8], generation| HostDocument {
+            assignments: vec![Assignment {
+                generation: Generation(generation),
+                image: Digest::of(image),
+                ..assignment()
+            }],
+            ..HostDocument::default()
+        };
+        assert_eq!(registry.replaced_by(&with(b"image", 2)), []);
+        let runs = Replaced { assignment: assignment(), runs: true };
+        assert_eq!(registry.replaced_by(&with(b"second", 2)), [runs.clone()]);
+        registry.set_document(Arc::new(with(b"second", 2)));
+        assert_eq!(registry.replaced_by(&with(b"third", 3)), [runs], "the second does not run");
+
+        let registry = Registry::new();
+        assert_eq!(registry.replaced_by(&with(b"image", 1)), [], "nothing was known of it");
+        registry.set_document(Arc::new(with(b"image", 1)));
+        let was_to = Replaced { assignment: assignment(), runs: false };
+        assert_eq!(registry.replaced_by(&with(b"second", 2)), [was_to]);
+    }
+
+    #[test]
     fn what_is_gone_is_not_reported_and_the_document_is_applied() {
         let now = Instant::now();
         let registry = opened(now);

@@ -31,7 +31,7 @@
 //! ```
 //! It is a command: all that it writes is committed at once, with the note that the state is in the new layout, or
 //! nothing of it where it answers with 400 or more, panics or takes longer than `migration_deadline`. Then the old
-//! version goes on. All that it writes is one record, of 64 MiB at most. Where the app has several packages with state,
+//! version goes on. All that it writes is one record, of 16 MiB at most. Where the app has several packages with state,
 //! each is asked; one whose layout is the same answers 204 and does nothing.
 
 use crate::{Handler, IntoResponse, Request, Response};

@@ -19,6 +19,8 @@ pub(crate) async fn close(id: ReplicaId) -> Result<(), CloseError> {
         partition.observed.set_state(ReplicaState::Draining);
     }
     partition.changed.notify_waiters();
+    // Nothing of a change of version may come after it.
+    let _alone = partition.upgrading.lock().await;
     partition.drained().await;
     partition.commit_meter().await;
     let is_same = |slot: &Slot| matches!(slot, Slot::Open(open) if Rc::ptr_eq(open, &partition));

@@ -83,7 +83,10 @@ impl Partition {
         let ended = {
             let mut running = Box::pin(self.run_in_guest(&doing, version, question, until));
             let running = self.cpu.throttled(Some(&doing), running.as_mut());
-            timeout_at(until, running).await
+            tokio::select! {
+                ended = timeout_at(until, running) => ended,
+                () = self.given_up() => Ok(Err(RequestError::Stopped)),
+            }
         };
         self.observed.meter.add_wall(began.elapsed());
         let failed = |source| self.migration_failed(version, source);
@@ -144,6 +147,18 @@ impl Partition {
         }
         self.log.host(LogLevel::Info, &format!("migrated its state from layout {from} to {to}"));
         Ok(())
+    }
+
+    /// Resolves when the partition is being closed, or can't go on.
+    async fn given_up(&self) {
+        loop {
+            let changed = self.changed.notified();
+            match self.observed.state() {
+                ReplicaState::Ready | ReplicaState::Hibernated | ReplicaState::Recovering => {}
+                _ => return,
+            }
+            changed.await;
+        }
     }
 
     fn migration_failed(&self, version: &Version, source: MigrationError) -> OpenError {

@@ -64,7 +64,7 @@ pub(crate) async fn admit(
     if let Some(document) = document {
         errors.extend(deployment_file::change_allowed(&document.current.spec, &spec));
     }
-    errors.extend(checks::against_stored(&spec, &image, document, world));
+    errors.extend(checks::against_stored(&spec, &image, document, world, &core.observations.all()));
     errors.extend(checks::against_neighbours(&spec, world));
     if !errors.is_empty() {
         return Err(refuse(errors));

@@ -1,12 +1,15 @@
 //! The rules that need more than the file: each finds all its mistakes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hvm_types::deployment_file::SpecError;
-use hvm_types::{DeploymentSpec, Digest, GroupSpec, ImageRef, TaskSpec};
+use hvm_types::{Capability, DeploymentSpec, Digest, GroupSpec, HostId, ImageRef, TaskSpec};
 
 use super::capability::ungranted;
+use super::layouts;
 use crate::documents::{DeploymentDocument, GroupKey, StoredImage, World};
+use crate::planner::Observation;
 
 fn error(field: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> SpecError {
     SpecError { place: None, field: field.into(), problem: problem.into(), advice: advice.into() }
@@ -79,6 +82,7 @@ pub(super) fn against_stored(
     image: &StoredImage,
     old: Option<&DeploymentDocument>,
     world: &World,
+    observed: &BTreeMap<HostId, Arc<Observation>>,
 ) -> Vec<SpecError> {
     let mut errors = Vec::new();
     let config = &image.config;
@@ -92,11 +96,15 @@ pub(super) fn against_stored(
             "deploy another app under another name",
         ));
     }
-    let mut schema = old.map_or(0, |old| old.current.state_schema);
+    // No state is older than the first layout that it may be in, or newer than the last.
+    let (mut oldest, mut schema) = old.map_or((u32::MAX, 0), |old| layouts::of(old, world, observed).into_inner());
     for (path, group) in groups(spec) {
         let key = GroupKey { deployment: spec.deployment.clone(), group: group.name.clone() };
         let Some(kept) = world.ownership.get(&key).map(|kept| &kept.value) else { continue };
         schema = schema.max(kept.state_schema);
+        if kept.state_schema > 0 {
+            oldest = oldest.min(kept.state_schema);
+        }
         let live = old.is_some_and(|old| old.current.group(&group.name).is_some());
         let parts = kept.homes.len();
         let wanted = group.partitions.and_then(|n| usize::try_from(n).ok());
@@ -118,8 +126,25 @@ pub(super) fn against_stored(
             ),
             format!("deploy a version whose state_schema is {schema} or higher"),
         ));
+    } else if keeps_keys(spec, image)
+        && schema > 0
+        && let Err(reason) = config.schema().must_migrate(oldest)
+    {
+        let what = format!("{} {} can't take over: {reason}", config.app, config.version);
+        errors.push(error("image", what, "the version that runs goes on"));
     }
     errors
+}
+
+/// Whether a partition of it may have keys.
+fn keeps_keys(spec: &DeploymentSpec, image: &StoredImage) -> bool {
+    let packages = &image.config.packages;
+    let has_keys = |task: &TaskSpec| {
+        packages
+            .get(&task.config.package)
+            .is_some_and(|package| package.capabilities.contains(&Capability::Keyvalue))
+    };
+    groups(spec).any(|(_, group)| group.is_partitioned() && group.tasks.iter().any(has_keys))
 }
 
 /// No two deployments take the same requests.

@@ -7,6 +7,7 @@
 mod admit;
 mod capability;
 mod checks;
+mod layouts;
 
 pub(crate) use admit::{Admitted, admit, stored_image};
 pub(crate) use capability::capability_lines;

@@ -99,6 +99,10 @@ async fn a_live_deployment_keeps_its_partitions_its_app_and_its_state() {
     town.push(&older).await;
     refused(&mut town, &older, &carts(4), &["app.yaml:2:8: image", "layout 1", "layout 2"]).await;
 
+    let newer = FakeImage::new("3.0.0", 3, &[Capability::Keyvalue]);
+    town.push(&newer).await;
+    refused(&mut town, &newer, &carts(4), &["app.yaml:2:8: image", "layout 2", "no migration"]).await;
+
     let mut config: hvm_types::ImageConfig = serde_json::from_slice(&image.blobs[1]).expect("a config");
     config.app = "shed".parse().expect("a valid name");
     let shed = FakeImage::of(&config, &image.blobs[2]);
