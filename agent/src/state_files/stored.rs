@@ -52,7 +52,9 @@ impl StateFiles {
         &self,
         prefix: &Prefix,
     ) -> Result<impl Stream<Item = Result<v1::CheckedState, Status>> + Send + use<>, Failure> {
-        let stored = self.list(prefix).await?;
+        let mut stored = self.list(prefix).await?;
+        // What another host has claimed in a store is read there.
+        stored.retain(|partition| partition.owner.is_empty() || partition.owner == self.host.as_str());
         let place = Arc::new(self.place().await?);
         let this = self.clone();
         Ok(stream::iter(stored).then(move |partition| {

@@ -13,6 +13,9 @@ use serde_json::Value;
 /// Between two tries of one command.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two commands: what was acknowledged is all asked for again in the end.
+const PACE: Duration = Duration::from_millis(20);
+
 /// What a client was told.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
@@ -115,6 +118,7 @@ fn work(number: usize, ingresses: &[String; 2], stop: &AtomicBool, count: &Atomi
                     heard.acknowledged.insert(key, answer.body);
                     heard.longest = heard.longest.max(began.elapsed());
                     count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(PACE);
                     break;
                 }
                 Ok(answer) => {
