@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn homes_of_sixty_thousand_partitions_fit_a_transaction() {
-        let store = |i: u32| (i % 3 > 0).then(|| format!("{i:032x}").parse().expect("a valid name"));
+        let store =
+            |i: u32| (!i.is_multiple_of(3)).then(|| format!("{i:032x}").parse().expect("a valid name"));
         let host = |i: u32| format!("host-{i}").parse().expect("a valid name");
         let hosts: Vec<Home> = (0..1_000).map(|i| Home { host: host(i), store: store(i) }).collect();
         let mut document = OwnershipDocument { epoch: Epoch(3), ..OwnershipDocument::default() };
