@@ -463,7 +463,7 @@ mod tests {
         };
         assert_eq!(registry.replaced_by(&with(b"image", 2)), []);
         let runs = Replaced { assignment: assignment(), runs: true };
-        assert_eq!(registry.replaced_by(&with(b"second", 2)), [runs.clone()]);
+        assert_eq!(registry.replaced_by(&with(b"second", 2)), std::slice::from_ref(&runs));
         registry.set_document(Arc::new(with(b"second", 2)));
         assert_eq!(registry.replaced_by(&with(b"third", 3)), [runs], "the second does not run");
 
