@@ -436,7 +436,8 @@ mod tests {
         let failure = StepFailure { reason: "its migration failed".to_owned(), fenced_by: None };
         registry.finish(&open, Ok(Done::Before(Box::new(assignment()), failure)), now);
         assert_eq!(registry.serving(), [&new.replica].into_iter().collect());
-        let failed = Some((Generation(2), ReplicaState::Failed { reason: "its migration failed".to_owned() }));
+        let failed =
+            Some((Generation(2), ReplicaState::Failed { reason: "its migration failed".to_owned() }));
         let report = || registry.replicas().remove(0);
         assert_eq!((report().generation, report().next), (Generation(1), failed.clone()));
         assert_eq!(registry.plan(now), []);

@@ -97,7 +97,8 @@ pub(super) fn against_stored(
         ));
     }
     // No state is older than the first layout that it may be in, or newer than the last.
-    let (mut oldest, mut schema) = old.map_or((u32::MAX, 0), |old| layouts::of(old, world, observed).into_inner());
+    let (mut oldest, mut schema) =
+        old.map_or((u32::MAX, 0), |old| layouts::of(old, world, observed).into_inner());
     for (path, group) in groups(spec) {
         let key = GroupKey { deployment: spec.deployment.clone(), group: group.name.clone() };
         let Some(kept) = world.ownership.get(&key).map(|kept| &kept.value) else { continue };
