@@ -24,6 +24,10 @@ pub struct Disk {
     pub(crate) syncs: Arc<Mutex<Syncs>>,
 }
 
+/// All that a disk holds at one moment, synced or not.
+#[derive(Clone)]
+pub struct Image(Power);
+
 impl BrittleDisk {
     /// Mounts an empty one.
     ///
@@ -70,6 +74,34 @@ impl Disk {
             reply.ok();
         }
         self.power().cut(draw)
+    }
+
+    /// Lets so many more changes and syncs pass. Each one after them fails with EIO and does nothing, as if whoever
+    /// makes them were no more, until the power is cut or [`go_on`](Self::go_on) is called.
+    pub fn stop_after(&self, changes: u64) {
+        self.power().limit(Some(changes));
+    }
+
+    /// Whether a change or a sync has failed because of [`stop_after`](Self::stop_after).
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.power().stopped
+    }
+
+    /// Lets everything pass again. Nothing is lost: so it is when a process ends and the power stays.
+    pub fn go_on(&self) {
+        self.power().limit(None);
+    }
+
+    /// What is here now.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        Image(self.power().clone())
+    }
+
+    /// Puts everything back to what it was. No process may have a file open here.
+    pub fn restore(&self, image: &Image) {
+        *self.power() = image.0.clone();
     }
 
     /// Says what is to happen to syncs from now on. Those that wait go on waiting.

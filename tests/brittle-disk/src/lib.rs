@@ -18,6 +18,9 @@
 //! A sync that fails loses what it should have brought to the disk, though it can still be read until the power is cut:
 //! so Linux does since 4.13 ("fsyncgate").
 //!
+//! All changes and syncs after a chosen one fail on request, so that a cut can be placed between any two of them, and
+//! the whole disk can be put back to an earlier state.
+//!
 //! Not offered: links, devices, extended attributes, locks other than the kernel's own, a full disk.
 //! Mounting needs `/dev/fuse` and the right to mount.
 
@@ -28,6 +31,6 @@ mod names;
 mod power;
 mod syncs;
 
-pub use disk::{BrittleDisk, Disk};
+pub use disk::{BrittleDisk, Disk, Image};
 pub use power::Cut;
 pub use syncs::SyncRule;

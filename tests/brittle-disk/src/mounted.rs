@@ -15,6 +15,7 @@ use fuser::{
 use crate::content::{Content, PAGE};
 use crate::disk::Disk;
 use crate::names::{Body, Change, Names, Node, Number, ROOT};
+use crate::power::Power;
 use crate::syncs::{FAILED, Fate};
 
 /// Nothing is kept by the kernel.
@@ -47,6 +48,7 @@ impl Mounted {
             return Err(Errno::EEXIST);
         }
         power.seen.entries(parent.0).ok_or(Errno::ENOENT)?;
+        pass(&mut power)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mode = u16::try_from(mode & RIGHTS).expect("12 bits");
         let node = Node { mode, user: request.uid(), group: request.gid(), body };
@@ -64,6 +66,7 @@ impl Mounted {
             (Some(entries), true) if !entries.is_empty() => return Err(Errno::ENOTEMPTY),
             _ => {}
         }
+        pass(&mut power)?;
         power.change(Change::Remove { parent: parent.0, name: name.to_owned() });
         Ok(())
     }
@@ -89,6 +92,7 @@ impl Mounted {
             Some((None, true)) => return Err(Errno::ENOTDIR),
             _ => {}
         }
+        pass(&mut power)?;
         let (name, to_name) = (from.1.to_owned(), to.1.to_owned());
         power.change(Change::Rename { parent: from.0.0, name, to: to.0.0, to_name });
         Ok(())
@@ -96,6 +100,9 @@ impl Mounted {
 
     fn sync(&self, number: Number, reply: ReplyEmpty) {
         let mut power = self.disk.power();
+        if let Err(error) = pass(&mut power) {
+            return reply.error(error);
+        }
         let mut syncs = self.disk.syncs();
         match syncs.fate(&power.seen.path(number)) {
             Fate::Pass => {
@@ -110,6 +117,11 @@ impl Mounted {
             Fate::Wait => syncs.held.push((number, reply)),
         }
     }
+}
+
+/// Whether a change or a sync may happen.
+fn pass(power: &mut Power) -> Result<(), Errno> {
+    if power.pass() { Ok(()) } else { Err(FAILED) }
 }
 
 fn attributes(number: Number, node: &Node) -> FileAttr {
@@ -187,6 +199,11 @@ impl Filesystem for Mounted {
         reply: ReplyAttr,
     ) {
         let mut power = self.disk.power();
+        if (size.is_some() || mode.is_some())
+            && let Err(error) = pass(&mut power)
+        {
+            return reply.error(error);
+        }
         if let Some(size) = size {
             power.change(Change::Resize { number: number.0, size });
         }
@@ -286,7 +303,10 @@ impl Filesystem for Mounted {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if self.disk.power().write(number.0, offset, bytes) {
+        let mut power = self.disk.power();
+        if let Err(error) = pass(&mut power) {
+            reply.error(error);
+        } else if power.write(number.0, offset, bytes) {
             reply.written(u32::try_from(bytes.len()).expect("the kernel counts it so"));
         } else {
             reply.error(Errno::EISDIR);

@@ -16,7 +16,7 @@ pub struct Cut {
     pub torn: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Power {
     /// What processes see.
     pub(crate) seen: Names,
@@ -26,12 +26,32 @@ pub(crate) struct Power {
     changes: Vec<Change>,
     /// The pages that were written since their file was synced.
     dirty: BTreeMap<Number, BTreeSet<u64>>,
+    /// Changes and syncs that still pass, where not all do.
+    left: Option<u64>,
+    /// Whether one did not.
+    pub(crate) stopped: bool,
 }
 
 impl Power {
     pub(crate) fn new(root: Node) -> Self {
         let seen = Names::new(root);
-        Self { safe: seen.clone(), seen, changes: Vec::new(), dirty: BTreeMap::new() }
+        let (changes, dirty) = (Vec::new(), BTreeMap::new());
+        Self { safe: seen.clone(), seen, changes, dirty, left: None, stopped: false }
+    }
+
+    /// Lets so many more changes and syncs pass; all of them with `None`.
+    pub(crate) fn limit(&mut self, left: Option<u64>) {
+        (self.left, self.stopped) = (left, false);
+    }
+
+    /// Counts a change or a sync. Where it may not pass, nothing passes any more.
+    pub(crate) fn pass(&mut self) -> bool {
+        match &mut self.left {
+            None => {}
+            Some(0) => self.stopped = true,
+            Some(left) => *left -= 1,
+        }
+        !self.stopped
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -80,6 +100,7 @@ impl Power {
 
     /// Leaves what is safe and a part of the rest, as the numbers from `draw` (below its argument) say.
     pub(crate) fn cut(&mut self, draw: &mut dyn FnMut(usize) -> usize) -> Cut {
+        self.limit(None);
         let mut cut = Cut::default();
         let kept = match draw(3) {
             0 => 0,

@@ -157,3 +157,31 @@ fn files_and_directories_behave_as_elsewhere() {
     fs::remove_dir_all(bed.path("c")).expect("removed");
     assert_eq!(fs::read_dir(bed.path("a")).expect("a list").count(), 0);
 }
+
+#[test]
+fn after_the_chosen_change_nothing_passes_until_a_cut_or_the_end_of_the_process() {
+    let bed = Bed::new();
+    let disk = bed.brittle.disk();
+    write_synced(&bed.path("synced"), b"first");
+    let before = disk.image();
+    // A file, its bytes; the sync fails.
+    disk.stop_after(2);
+    let mut file = File::create(bed.path("other")).expect("the first change");
+    file.write_all(b"second").expect("the second");
+    assert!(!disk.is_stopped());
+    assert!(file.sync_all().is_err());
+    assert!(disk.is_stopped());
+    assert!(file.write_all(b"third").is_err());
+    assert!(fs::remove_file(bed.path("synced")).is_err());
+    assert_eq!(fs::read(bed.path("other")).expect("read"), b"second", "it can be read");
+    drop(file);
+    disk.go_on();
+    assert_eq!(fs::read(bed.path("other")).expect("read"), b"second", "the cache outlives the process");
+    disk.stop_after(0);
+    assert!(File::create(bed.path("more")).is_err());
+    bed.cut();
+    assert!(!bed.path("other").exists());
+    fs::remove_file(bed.path("synced")).expect("changes pass after a cut");
+    disk.restore(&before);
+    assert_eq!(fs::read(bed.path("synced")).expect("read"), b"first");
+}

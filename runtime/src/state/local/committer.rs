@@ -114,11 +114,17 @@ impl Committer {
             }
         };
         let mut stage = Stage::new(&view, &self.open, self.shared.config.window);
+        #[cfg(feature = "planted-faults")]
+        {
+            stage.faults = self.shared.config.faults;
+        }
         let mut next_number = self.next_number;
         let tickets: Vec<Ticket> =
             jobs.into_iter().filter_map(|job| stage_job(&mut stage, job, &mut next_number)).collect();
         let batch = stage.batch;
         self.next_number = next_number;
+        #[cfg(feature = "planted-faults")]
+        let tickets = self.answer_early(tickets);
         match self.write(batch) {
             Ok(()) => tickets.into_iter().for_each(|ticket| self.answer(ticket)),
             Err(refusal) => tickets.into_iter().for_each(|ticket| deny(ticket, &refusal)),
@@ -145,6 +151,10 @@ impl Committer {
 
     fn commit(&mut self, writes: Writes) -> Result<(), CommitError> {
         let Some(store) = &self.store else { return Err(CommitError::stopped()) };
+        #[cfg(feature = "planted-faults")]
+        if self.shared.config.faults.skip_sync {
+            return store.apply(writes).map_err(|_| CommitError::stopped());
+        }
         let Err(failure) = store.commit(writes) else { return Ok(()) };
         let Some(failure) = Failure::of(failure) else {
             let reason = "the database did not make room in time; the disk is too slow".to_owned();
@@ -212,6 +222,17 @@ impl Committer {
         self.open.publish(changed);
         drop(published);
         drop(before);
+    }
+
+    /// Answers records before they are written, where that fault is planted.
+    #[cfg(feature = "planted-faults")]
+    fn answer_early(&mut self, tickets: Vec<Ticket>) -> Vec<Ticket> {
+        let is_early = |ticket: &Ticket| {
+            self.shared.config.faults.acknowledge_early && matches!(ticket, Ticket::Commit(..))
+        };
+        let (early, rest): (Vec<_>, Vec<_>) = tickets.into_iter().partition(is_early);
+        early.into_iter().for_each(|ticket| self.answer(ticket));
+        rest
     }
 
     fn answer(&mut self, ticket: Ticket) {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use hvm_types::ByteSize;
 
+#[cfg(feature = "planted-faults")]
+use super::faults::Faults;
 use crate::state::IdempotencyWindow;
 
 /// Configuration of a local engine. [`LocalConfig::new`] has the defaults.
@@ -28,6 +30,8 @@ pub struct LocalConfig {
     pub queue_bytes: ByteSize,
     /// How the free space is measured.
     pub free_space: FreeSpace,
+    #[cfg(feature = "planted-faults")]
+    pub(super) faults: Faults,
 }
 
 impl LocalConfig {
@@ -42,6 +46,8 @@ impl LocalConfig {
             queue_records: 65_536,
             queue_bytes: ByteSize::mib(256),
             free_space: FreeSpace::of_file_system(),
+            #[cfg(feature = "planted-faults")]
+            faults: Faults::default(),
         }
     }
 }

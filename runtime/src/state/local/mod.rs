@@ -20,6 +20,8 @@ mod config;
 mod directory;
 mod engine;
 mod failure;
+#[cfg(feature = "planted-faults")]
+mod faults;
 mod import;
 mod journal;
 mod kept;
@@ -32,6 +34,8 @@ mod shared;
 mod stage;
 mod store;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use config::{FreeSpace, LocalConfig};

@@ -8,6 +8,8 @@ use hvm_types::{Epoch, ReplicaId, Sequence};
 
 use super::batch::Batch;
 use super::codec::{Damage, seal, unseal};
+#[cfg(feature = "planted-faults")]
+use super::faults::Faults;
 use super::kept;
 use super::layout::{self, AnswerEntry, Answers, Head, Number, OrderEntry, Past, Place};
 use super::open::OpenPartitions;
@@ -24,6 +26,8 @@ pub(super) struct Stage<'a> {
     open: &'a OpenPartitions,
     window: IdempotencyWindow,
     pub(super) batch: Batch,
+    #[cfg(feature = "planted-faults")]
+    pub(super) faults: Faults,
 }
 
 /// The newest of a partition.
@@ -35,7 +39,14 @@ pub(super) struct Newest {
 
 impl<'a> Stage<'a> {
     pub(super) fn new(view: &'a View, open: &'a OpenPartitions, window: IdempotencyWindow) -> Self {
-        Self { view, open, window, batch: Batch::default() }
+        Self {
+            view,
+            open,
+            window,
+            batch: Batch::default(),
+            #[cfg(feature = "planted-faults")]
+            faults: Faults::default(),
+        }
     }
 
     pub(super) fn get(&self, place: &Place) -> Result<Option<Slice>, ReadError> {
@@ -59,7 +70,8 @@ impl<'a> Stage<'a> {
         }
         if let Some(newest) = self.open.newest(number) {
             debug_assert!(
-                read_newest(self.view, number).map_or(true, |stored| stored.as_ref() == Some(newest)),
+                cfg!(feature = "planted-faults")
+                    || read_newest(self.view, number).map_or(true, |stored| stored.as_ref() == Some(newest)),
                 "what is known of a partition is not what is stored"
             );
             return Ok(Some(newest.clone()));
@@ -93,7 +105,12 @@ impl<'a> Stage<'a> {
                 if newest.head.epoch == epoch {
                     return Ok(newest);
                 }
-                Newest { head: Head { epoch, ..newest.head }, ..newest }
+                let raised = Newest { head: Head { epoch, ..newest.head }, ..newest };
+                #[cfg(feature = "planted-faults")]
+                if self.faults.reuse_epoch {
+                    return Ok(raised);
+                }
+                raised
             }
             None => {
                 let number = Number(*next);
@@ -126,12 +143,18 @@ impl<'a> Stage<'a> {
         record: CommitRecord,
     ) -> Result<Sequence, CommitError> {
         let Newest { head, past } = self.newest(number)?.ok_or(CommitError::Removed)?;
+        #[cfg(feature = "planted-faults")]
+        let epoch = if self.faults.drop_fence { head.epoch } else { epoch };
         if head.epoch != epoch {
             return Err(CommitError::Fenced { newest: head.epoch });
         }
-        if let Some(idempotency) = &record.idempotency
-            && self.size(&number.answer(idempotency.key.as_str()))?.is_some()
-        {
+        let is_applied = match &record.idempotency {
+            Some(idempotency) => self.size(&number.answer(idempotency.key.as_str()))?.is_some(),
+            None => false,
+        };
+        #[cfg(feature = "planted-faults")]
+        let is_applied = is_applied && !self.faults.forget_window;
+        if is_applied {
             return Err(CommitError::AlreadyApplied);
         }
         let schema = self.schema_after(number, record.schema)?;

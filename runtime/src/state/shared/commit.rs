@@ -89,7 +89,7 @@ impl<M: Material> Core<M> {
                 return self.table.borrow_mut().material.apply(turn.batch);
             }
             let draft = writer.draft(entries);
-            #[cfg(test)]
+            #[cfg(feature = "planted-faults")]
             if self.faults.acknowledge_early {
                 let at = self.table.borrow().next_segment;
                 let result = self.applied(at, draft.len(), turn);
@@ -231,7 +231,7 @@ impl<M: Material> Core<M> {
         let mut table = self.table.borrow_mut();
         table.next_segment = number + 1;
         table.upkeep.segments.insert(number, 0);
-        #[cfg(test)]
+        #[cfg(feature = "planted-faults")]
         if self.faults.ignore_fences {
             return;
         }

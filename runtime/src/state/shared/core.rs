@@ -147,7 +147,7 @@ pub(super) struct Settings {
 }
 
 /// Planted faults, to see that the simulation finds them.
-#[cfg(test)]
+#[cfg(feature = "planted-faults")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Faults {
     pub(super) ignore_fences: bool,
@@ -184,7 +184,7 @@ pub(super) struct Core<M: Material> {
     pub(super) decisions: RefCell<Vec<Decision>>,
     pub(super) upkeep_notify: Notify,
     pub(super) stopping: Cell<bool>,
-    #[cfg(test)]
+    #[cfg(feature = "planted-faults")]
     pub(super) faults: Faults,
 }
 
@@ -219,7 +219,7 @@ impl<M: Material> Core<M> {
             decisions: RefCell::new(Vec::new()),
             upkeep_notify: Notify::new(),
             stopping: Cell::new(false),
-            #[cfg(test)]
+            #[cfg(feature = "planted-faults")]
             faults: Faults::default(),
         }
     }

@@ -44,7 +44,7 @@ mod serve;
 mod surroundings;
 mod take;
 #[cfg(test)]
-mod tests;
+pub(in crate::state) mod tests;
 mod upkeep;
 mod wire;
 

@@ -92,7 +92,7 @@ impl<M: Material> Core<M> {
         let Some((manifest, logged_bytes)) = self.manifest(&log) else { return Ok(()) };
         let object = manifest.encode();
         let path = log.manifest(manifest.number);
-        #[cfg(test)]
+        #[cfg(feature = "planted-faults")]
         if self.faults.delete_early {
             self.collect(&log, &manifest).await?;
         }

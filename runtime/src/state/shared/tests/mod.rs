@@ -6,4 +6,4 @@ mod history;
 mod simulation;
 mod store;
 mod toy;
-mod world;
+pub(in crate::state) mod world;

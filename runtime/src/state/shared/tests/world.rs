@@ -24,7 +24,7 @@ type Event = Box<dyn FnOnce() + Send>;
 
 /// The clock, the chance and what is to happen.
 #[derive(Clone)]
-pub(super) struct World(Arc<Mutex<Inside>>);
+pub(in crate::state) struct World(Arc<Mutex<Inside>>);
 
 struct Inside {
     chance: u64,
@@ -36,7 +36,7 @@ struct Inside {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::state) fn new(seed: u64) -> Self {
         let (events, chance) = (BTreeMap::new(), seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         Self(Arc::new(Mutex::new(Inside { chance, now: 0, events, next_event: 0, trace: 0 })))
     }
@@ -55,11 +55,11 @@ impl World {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&self, limit: u64) -> u64 {
+    pub(in crate::state) fn below(&self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    pub(super) fn one_in(&self, chances: u64) -> bool {
+    pub(in crate::state) fn one_in(&self, chances: u64) -> bool {
         chances > 0 && self.below(chances) == 0
     }
 
@@ -72,14 +72,14 @@ impl World {
     }
 
     /// Notes what happened: two runs with one seed must note the same.
-    pub(super) fn note(&self, what: &str) {
+    pub(in crate::state) fn note(&self, what: &str) {
         let mut inside = self.inside();
         let line = format!("{} {} {what}", inside.trace, inside.now);
         inside.trace = xxhash_rust::xxh3::xxh3_64(line.as_bytes());
         tracing::trace!(at = inside.now, "{what}");
     }
 
-    pub(super) fn trace(&self) -> u64 {
+    pub(in crate::state) fn trace(&self) -> u64 {
         self.inside().trace
     }
 
