@@ -180,9 +180,7 @@ struct Parts {
 impl Parts {
     fn connect(self, config: &AgentConfig, serving: watch::Sender<Arc<Serving>>) -> AgentHandle {
         let Self { kept, state, channel, api, logs, hvm, ingress, spec } = self;
-        for advice in HostLimits::read().advice() {
-            tracing::info!(%advice, "a limit of this host can be raised");
-        }
+        tell_what_can_be_raised();
         let registry = Arc::new(Registry::new());
         let (documents, newest) = watch::channel(kept.document.map(Arc::new));
         let (confirmed, is_confirmed) = watch::channel(false);
@@ -248,6 +246,12 @@ impl Parts {
             logs,
             data_dir: kept.data_dir,
         }
+    }
+}
+
+fn tell_what_can_be_raised() {
+    for advice in HostLimits::read().advice() {
+        tracing::info!(%advice, "a limit of this host can be raised");
     }
 }
 
