@@ -15,6 +15,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::body::ClientBody;
 use super::connections::Connection;
 use super::framing::{MAX_HEAD_BYTES, StrictFraming};
 use super::requests::Ending;
@@ -84,7 +85,7 @@ impl Server {
         connection: Connection,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
-        A: Fn(Request<Incoming>) -> F + 'static,
+        A: Fn(Request<ClientBody>) -> F + 'static,
         F: Future<Output = Response<B>> + 'static,
         B: Body + Unpin + 'static,
         B::Data: Send,
@@ -96,6 +97,7 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let has_streams = request.version() == Version::HTTP_2;
             let under_way = begun.begin(has_streams);
+            let request = request.map(|body| ClientBody::new(body, &begun));
             let shared = Rc::clone(&shared);
             async move {
                 let (answer, stopping) = &*shared;
@@ -122,8 +124,8 @@ impl Server {
                     };
                 }
             };
-            if ending == Ending::TakenBack {
-                tracing::debug!("a connection was closed: it took back too many requests");
+            if matches!(ending, Ending::TakenBack | Ending::Sending) {
+                tracing::debug!(?ending, "a connection was closed with its requests");
                 return;
             }
             serving.as_mut().graceful_shutdown();

@@ -1,6 +1,7 @@
 //! The open connections of one worker. There is a bound on them; where it is reached, those make room that have been
 //! without a request for longest, whether they are kept for later, send a head byte by byte or say nothing: a client
-//! that uses its connection keeps it. One that was without a request for [`QUIET`] is closed in any case.
+//! that uses its connection keeps it. Where all have one, those make room that are longest in sending it. One that was
+//! without a request for [`QUIET`] is closed in any case.
 //!
 //! One look each second at all of them takes the place of timers: a connection has none, and a request reads no clock.
 
@@ -29,6 +30,9 @@ const LOOK_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) const QUIET_LOOKS: u32 = looks(QUIET);
 /// [`QUIET`] and [`ENDING`] in looks.
 pub(crate) const MOST_QUIET_LOOKS: u32 = looks(QUIET) + looks(ENDING);
+
+/// A client may take so many looks to send its requests before others may have its place.
+const SENDING_LOOKS: u32 = 3;
 
 /// Of all places, the part that is made free at once: choosing means looking at every connection.
 const ROOM_SHARE: usize = 64;
@@ -97,20 +101,32 @@ impl Connections {
         }
     }
 
-    /// Lets those end that have been quiet for longest, the older ones first among equals.
+    /// Lets those end that have been quiet for longest, the older ones first among equals; where none is quiet, those
+    /// that have been sending for longest.
     pub(crate) fn make_room(&self) {
-        let open = self.open.borrow();
-        if open.values().any(|requests| requests.is_told()) {
+        if self.open.borrow().values().any(|requests| requests.is_told()) {
             return;
         }
-        let quiet = open.iter().filter(|(_, requests)| requests.is_quiet());
-        let mut quiet: Vec<_> =
-            quiet.map(|(number, requests)| (Reverse(requests.quiet_looks()), *number, requests)).collect();
-        let wanted = (self.most / ROOM_SHARE).max(1);
-        if quiet.len() > wanted {
-            quiet.select_nth_unstable_by_key(wanted, |(looks, number, _)| (*looks, *number));
+        let quiet = |requests: &Requests| requests.is_quiet().then(|| requests.quiet_looks());
+        let sending =
+            |requests: &Requests| Some(requests.sending_looks()).filter(|looks| *looks >= SENDING_LOOKS);
+        if !self.end_longest(quiet, Ending::Now) {
+            self.end_longest(sending, Ending::Sending);
         }
-        quiet.iter().take(wanted).for_each(|(_, _, requests)| requests.end(Ending::Now));
+    }
+
+    /// Whether there was one to end.
+    fn end_longest(&self, looks: impl Fn(&Requests) -> Option<u32>, ending: Ending) -> bool {
+        let open = self.open.borrow();
+        let found =
+            open.iter().filter_map(|(number, requests)| Some((Reverse(looks(requests)?), *number, requests)));
+        let mut found: Vec<_> = found.collect();
+        let wanted = (self.most / ROOM_SHARE).max(1);
+        if found.len() > wanted {
+            found.select_nth_unstable_by_key(wanted, |(looks, number, _)| (*looks, *number));
+        }
+        found.iter().take(wanted).for_each(|(_, _, requests)| requests.end(ending));
+        !found.is_empty()
     }
 }
 
@@ -162,6 +178,40 @@ mod tests {
         let _asking = fourth.requests().begin(false);
         all.make_room();
         assert_eq!(ended(&[fourth]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn where_all_have_requests_those_make_room_that_are_longest_in_sending_them() {
+        let (all, open) = full(4);
+        let computing = open[0].requests().begin(false);
+        let answering = open[1].requests().begin(false).answered(());
+        let _streams = (open[1].requests().receive(), open[1].requests().receive());
+        let sending = open[2].requests().begin(false);
+        let body = open[2].requests().receive();
+        let told = |index: usize| open[index].requests().told().now_or_never();
+        all.look();
+        let _later = (open[3].requests().begin(false), open[3].requests().receive());
+        (0..SENDING_LOOKS).for_each(|_| all.look());
+        all.make_room();
+        assert_eq!([0, 1, 2, 3].map(told), [None, None, Some(Ending::Sending), None]);
+        // What is here as a whole is for the guest, however long that takes.
+        drop(body);
+        (0..SENDING_LOOKS).for_each(|_| all.look());
+        all.make_room();
+        assert_eq!([0, 1, 2, 3].map(told), [None, None, None, Some(Ending::Sending)]);
+        drop((computing, answering, sending));
+    }
+
+    #[test]
+    fn a_client_has_some_time_to_send_its_request() {
+        let (all, open) = full(1);
+        let _sending = (open[0].requests().begin(false), open[0].requests().receive());
+        (0..SENDING_LOOKS).for_each(|_| all.look());
+        all.make_room();
+        assert_eq!(open[0].requests().told().now_or_never(), None, "the first look only finds it new");
+        all.look();
+        all.make_room();
+        assert_eq!(open[0].requests().told().now_or_never(), Some(Ending::Sending));
     }
 
     #[test]

@@ -6,16 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
-use http_body::Body as _;
 use http_body_util::Full;
 use hvm_runtime::{Hvm, RequestBody};
 use hvm_types::ReplicaId;
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::IngressRefusal;
-use super::body::AnswerBody;
+use super::body::{AnswerBody, ClientBody};
 use super::forward::Forward;
 use super::framing::HeadRefusal;
 use super::header::{HOP, PARTITION, PROBE, asked_host, strip_hop_by_hop};
@@ -63,7 +61,7 @@ impl Dispatch {
     }
 
     /// Answers a request; a refusal is an answer too.
-    pub(crate) async fn answer(self: Rc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(crate) async fn answer(self: Rc<Self>, request: Request<ClientBody>) -> Response<AnswerBody> {
         match self.try_answer(request).await {
             Ok(response) => response,
             Err((refusal, replica)) => refusal.into_response(replica.as_ref()).map(AnswerBody::Own),
@@ -72,7 +70,7 @@ impl Dispatch {
 
     async fn try_answer(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
     ) -> Result<Response<AnswerBody>, (IngressRefusal, Option<ReplicaId>)> {
         let refused = |refusal: IngressRefusal| (refusal, None);
         if request.method() == Method::CONNECT {
@@ -139,10 +137,10 @@ impl Dispatch {
     async fn answer_here(
         &self,
         replica: &Replica,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
     ) -> Result<Response<AnswerBody>, IngressRefusal> {
         strip_hop_by_hop(request.headers_mut());
-        let mut response = self.hvm.request(&replica.id, request.map(body_of)).await?;
+        let mut response = self.hvm.request(&replica.id, request.map(RequestBody::from)).await?;
         strip_hop_by_hop(response.headers_mut());
         response.headers_mut().insert(PARTITION, replica.name.clone());
         Ok(response.map(AnswerBody::Guest))
@@ -162,11 +160,6 @@ impl Dispatch {
         self.turn.set(turn.wrapping_add(1));
         turn
     }
-}
-
-/// Most requests have no body; they need no memory for one.
-fn body_of(body: Incoming) -> RequestBody {
-    if body.is_end_stream() { RequestBody::empty() } else { RequestBody::new(body) }
 }
 
 /// A place among the waiting requests, given back also when the client goes away.

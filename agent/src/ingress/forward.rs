@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::IngressRefusal;
+use super::body::ClientBody;
 use super::header::{HOP, PROBE, strip_hop_by_hop};
 use super::routing::OtherHost;
 
@@ -50,7 +51,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections from one worker to the other hosts.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    client: Client<HttpConnector, Either<Incoming, Empty<Bytes>>>,
+    client: Client<HttpConnector, Either<ClientBody, Empty<Bytes>>>,
     /// Room for requests that are passed on: each takes a connection. A client with one connection may send many.
     places: Arc<Semaphore>,
     /// The name of this host, for the header that forbids forwarding again.
@@ -80,7 +81,7 @@ impl Forward {
         &self,
         owner: &OtherHost,
         group: &str,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
     ) -> Result<Response<Forwarded>, IngressRefusal> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| IngressRefusal::TooManyForwarded)?;

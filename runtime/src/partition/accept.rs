@@ -178,10 +178,13 @@ impl Partition {
         let too_slow = || RequestError::BodyBroken { reason: "it took longer than the deadline".to_owned() };
         let limit = self.version().spec.resources.request_body;
         let mut charge = self.version().charge();
-        let hold = |bytes| self.hold(waiting, &mut charge, bytes);
+        // What came counts, whatever becomes of it.
+        let hold = |bytes: usize| {
+            self.observed.meter.count_received(bytes);
+            self.hold(waiting, &mut charge, bytes as u64)
+        };
         let reading = timeout_at(*deadline, read_whole(arriving, limit, hold));
         let whole = reading.await.unwrap_or_else(|_| Err(too_slow()))?;
-        self.observed.meter.count_received(whole.len());
         *body = JobBody::Whole(charge.keep(whole));
         Ok(())
     }
@@ -257,7 +260,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Reques
 async fn read_whole(
     mut body: RequestBody,
     limit: ByteSize,
-    mut hold: impl FnMut(u64) -> Result<(), RequestError>,
+    mut hold: impl FnMut(usize) -> Result<(), RequestError>,
 ) -> Result<Bytes, RequestError> {
     let mut first: Option<Bytes> = None;
     let mut more = BytesMut::new();
@@ -266,10 +269,11 @@ async fn read_whole(
         let frame = frame.map_err(|error| RequestError::BodyBroken { reason: error.to_string() })?;
         let Ok(data) = frame.into_data() else { continue };
         read += data.len() as u64;
+        let held = hold(data.len());
         if read > limit.0 {
             return Err(RequestError::BodyTooLarge { limit });
         }
-        hold(data.len() as u64)?;
+        held?;
         match first.take() {
             None if more.is_empty() => first = Some(data),
             None => more.extend_from_slice(&data),

@@ -79,6 +79,7 @@ impl Partition {
         let until = Instant::from_std(began) + limit;
         let question = question(from, to);
         let doing = self.observed.begin(question.topic(), None, Step::Guest, began);
+        doing.in_guest.begins(began);
         self.log.host(LogLevel::Info, &format!("migrates its state from layout {from} to {to}"));
         let ended = {
             let mut running = Box::pin(self.run_in_guest(&doing, version, question, until));
@@ -88,7 +89,7 @@ impl Partition {
                 () = self.given_up() => Ok(Err(RequestError::Stopped)),
             }
         };
-        self.observed.meter.add_wall(began.elapsed());
+        self.observed.meter.add_wall(doing.in_guest.time(StdInstant::now()));
         let failed = |source| self.migration_failed(version, source);
         let outcome = match ended {
             Err(_) | Ok(Err(RequestError::Deadline { .. })) => {

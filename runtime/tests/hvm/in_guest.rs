@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use guests_path::Guest;
 use http::Method;
 use hvm_runtime::{Call, CallError, PartitionSpec, Phase, RequestError};
-use hvm_types::{CpuMhz, Meter, Period, ReplicaId};
+use hvm_types::{CpuMhz, Generation, Meter, Period, ReplicaId, StateSchema};
 
 use super::bed::{Bed, PATIENCE, all_grants, first, id, request};
 
@@ -48,6 +48,29 @@ async fn a_wait_for_the_share_of_the_processor_is_no_time_in_the_guest() {
             "{name}: some of {took:?} counts twice: {meter:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_wait_of_a_migration_for_its_share_is_no_time_in_the_guest() {
+    let bed = Bed::with(|config| config.cpu = CpuMhz(1_000));
+    bed.hvm.open(bed.probe(&first()).await).await.expect("it opens");
+    bed.post("/kv/set?k=a&v=1", "").await.expect("a first record");
+    let before = used(&bed, &first()).await;
+    let mut next = bed.probe(&first()).await;
+    next.generation = Generation(2);
+    next.schema = StateSchema { version: 2, migrates_from: Some(1) };
+    next.env.insert("migrate".to_owned(), "loop".to_owned());
+    next.resources.cpu = Some(CpuMhz(50));
+    next.resources.migration_deadline = Period(DEADLINE);
+    let began = Instant::now();
+    bed.hvm.upgrade(next).await.expect_err("it never ends by itself");
+    let took = began.elapsed();
+    let meter = used(&bed, &first()).await;
+    let (wall, throttled) = (meter.wall - before.wall, meter.throttled - before.throttled);
+    assert!(
+        wall > Duration::ZERO && wall + throttled < took * 5 / 4,
+        "{took:?} in all: {wall:?}, {throttled:?}"
+    );
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ async fn a_sender_that_breaks_off_or_stalls_holds_up_nobody() {
     ]);
     let error = bed.request(&first(), post(RequestBody::new(StreamBody::new(broken)))).await;
     assert!(matches!(error, Err(RequestError::BodyBroken { .. })), "{error:?}");
+    let usage = bed.hvm.usage().partitions;
+    let received: u64 = usage.iter().map(|partition| partition.meter.received_bytes).sum();
+    assert_eq!(received, 4, "what came is billed, whatever becomes of it");
 
     let stalled = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
     let id = first();

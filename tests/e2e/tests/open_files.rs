@@ -56,9 +56,13 @@ fn clients_that_take_every_connection_keep_neither_the_operator_nor_other_client
         let _ = client_of_its_own(&url);
         assert_eq!(server.status()[0]["deployment"], "hello");
     }
+    drop((unused, begun, kept, http2));
+    let bodies = half_sent(&server.ingress, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\na");
+    let _ = client_of_its_own(&url);
+    assert_eq!(server.status()[0]["deployment"], "hello");
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("its files").count();
     assert!(open < FILES as usize * 3 / 4, "{open} files are open: too little is left for others");
-    drop((unused, begun, kept, http2));
+    drop(bodies);
     let _ = client_of_its_own(&url);
     assert_eq!(server.terminate(), 0);
     let log = std::fs::read_to_string(log).expect("a log");

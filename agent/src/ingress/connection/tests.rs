@@ -49,7 +49,7 @@ impl Scene {
         let (server, stopped, go_on) =
             (Rc::clone(&self.server), self.stopped.clone(), Rc::clone(&self.go_on));
         tokio::task::spawn_local(async move {
-            let answer = move |request: Request<Incoming>| {
+            let answer = move |request: Request<ClientBody>| {
                 let go_on = Rc::clone(&go_on);
                 async move {
                     if request.uri().path() == "/slow" {

@@ -30,6 +30,8 @@ const WORKER_THREADS: usize = 2;
 const MOST_SEALED: usize = 2;
 const MOST_RUNS: usize = 16;
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+/// How fjall's file `version` begins.
+const VERSION_MAGIC: &[u8] = b"FJL";
 const STALL_STEP: Duration = Duration::from_millis(2);
 
 /// What a batch writes: each place once. `None` deletes.
@@ -61,8 +63,8 @@ impl Store {
         count: Option<Count>,
     ) -> Result<(Self, Option<Chain>), StartError> {
         let path = directory.database();
-        let exists = path.join("version").exists();
         let batches = count.map_or(0, |count| count.batches);
+        let exists = is_finished(&path, batches);
         if !exists {
             clear_unfinished(&path, count)?;
         }
@@ -230,6 +232,14 @@ impl View {
     }
 }
 
+/// Whether the database was made to its end. Its file `version` is the last that is written then; as long as no batch was
+/// acknowledged, one that is not whole is a creation that the power ended. Later it is damage, which opening finds.
+fn is_finished(path: &Path, batches: u64) -> bool {
+    let version = path.join("version");
+    version.exists()
+        && (batches > 0 || std::fs::read(version).is_ok_and(|bytes| bytes.starts_with(VERSION_MAGIC)))
+}
+
 /// Removes what a crash left of a database that was never finished. It held no batch.
 fn clear_unfinished(path: &Path, count: Option<Count>) -> Result<(), StartError> {
     if let Some(count) = count
@@ -241,7 +251,7 @@ fn clear_unfinished(path: &Path, count: Option<Count>) -> Result<(), StartError>
         return Ok(());
     }
     if count.is_none() {
-        let what = "its file `version` is missing".to_owned();
+        let what = "its file `version` is missing or not whole".to_owned();
         return Err(StartError::Corrupt { path: path.to_owned(), what });
     }
     let io = |source| StartError::Io { action: "remove the unfinished", path: path.to_owned(), source };
@@ -283,9 +293,14 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Vec<Keyspac
 }
 
 /// The operating system's error in a database's error, if there is one. An unexpected end of a file is
-/// damage, not an error of the operating system.
+/// damage, not an error of the operating system. One about a temporary file comes wrapped, with its kind alone.
 pub(super) fn io_error(error: fjall::Error) -> Result<io::Error, fjall::Error> {
-    let is_system = |source: &io::Error| source.raw_os_error().is_some();
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    let is_system = |source: &io::Error| {
+        let is_wrapped = source.get_ref().is_some();
+        source.raw_os_error().is_some()
+            || is_wrapped && !matches!(source.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
+    };
     match error {
         fjall::Error::Io(source) if is_system(&source) => Ok(source),
         fjall::Error::Storage(fjall::LsmError::Io(source)) if is_system(&source) => Ok(source),
