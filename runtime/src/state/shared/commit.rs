@@ -154,6 +154,8 @@ impl<M: Material> Core<M> {
                 undo(vec![decision], &Undone::Fenced(*newest));
             } else if decision.log != *log {
                 undo(vec![decision], &Undone::LogEnded);
+            } else if decision.is_done(&table.owned) {
+                answer(decision.done, Ok(()));
             } else if !decision.builds_on(&table.owned) {
                 undo(vec![decision], &Undone::Unavailable("its claims changed meanwhile".to_owned()));
             } else {

@@ -117,13 +117,21 @@ pub(super) enum Decided {
 }
 
 impl Decision {
-    /// Whether what it continues is still what this engine has.
+    /// Whether an earlier try with this claim, whose end was unknown, brought it about after all. What was committed
+    /// since must not be lost to the older state that this one begins with.
+    pub(super) fn is_done(&self, owned: &BTreeMap<ReplicaId, Owned>) -> bool {
+        let is_open = |owned: &Owned| owned.claim == self.claim && owned.standing == Standing::Active;
+        matches!(self.what, Decided::Open(..)) && owned.get(&self.id).is_some_and(is_open)
+    }
+
+    /// Whether what it continues, or begins anew, is still what this engine has.
     pub(super) fn builds_on(&self, owned: &BTreeMap<ReplicaId, Owned>) -> bool {
+        let owned = owned.get(&self.id);
         match &self.what {
-            Decided::Open(Base::Continue(claim), _) => {
-                owned.get(&self.id).is_some_and(|owned| owned.claim == *claim)
-            }
-            _ => true,
+            Decided::Open(Base::Continue(claim), _) => owned.is_some_and(|owned| owned.claim == *claim),
+            // A claim is completed once.
+            Decided::Open(..) => owned.is_none_or(|owned| owned.claim != self.claim),
+            Decided::Remove => true,
         }
     }
 }

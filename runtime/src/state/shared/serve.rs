@@ -66,7 +66,11 @@ impl<M: Material> Core<M> {
     }
 
     async fn take_batch(&self, batch: Vec<Asked<M>>) {
-        let asked: Vec<_> = batch.into_iter().filter_map(|asked| self.answer_if_open(asked)).collect();
+        let asked: Vec<_> = futures::stream::iter(batch.into_iter().map(|asked| self.answer_if_open(asked)))
+            .buffer_unordered(CLAIMS_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         let claims: Vec<_> = futures::stream::iter(asked.into_iter().map(|asked| async move {
             let claim_for = match &asked.want {
                 Want::Open(epoch, _) => ClaimFor::Epoch(*epoch),
@@ -104,20 +108,24 @@ impl<M: Material> Core<M> {
         }
     }
 
-    /// Answers what needs no claim: the partition is open with this epoch.
-    fn answer_if_open(&self, asked: Asked<M>) -> Option<Asked<M>> {
+    /// Answers what needs no claim: the partition is open with this epoch. The store is asked whether it still is:
+    /// another engine of this host may have taken it since, and have acknowledged more.
+    async fn answer_if_open(&self, asked: Asked<M>) -> Option<Asked<M>> {
         let Want::Open(epoch, _) = &asked.want else { return Some(asked) };
-        let is_open = self
-            .table
-            .borrow()
-            .owned
-            .get(&asked.id)
-            .is_some_and(|owned| owned.standing == Standing::Active && owned.term.epoch == *epoch);
-        if is_open {
-            self.answer(asked, Ok(()));
-            None
-        } else {
-            Some(asked)
+        let open = self.table.borrow().owned.get(&asked.id).and_then(|owned| {
+            (owned.standing == Standing::Active && owned.term.epoch == *epoch).then_some(owned.term)
+        });
+        let Some(open) = open else { return Some(asked) };
+        match self.terms(&asked.id).await {
+            Ok(terms) if terms.last() == Some(&open) => {
+                self.answer(asked, Ok(()));
+                None
+            }
+            Ok(_) => Some(asked),
+            Err(error) => {
+                self.answer(asked, Err(error));
+                None
+            }
         }
     }
 
