@@ -271,7 +271,8 @@ async fn closing_breaks_a_migration_off_and_nothing_of_it_comes_after() {
     let mut spec = version(&bed, 2, "loop").await;
     spec.resources.migration_deadline = Period(Duration::from_secs(3_600));
     let close = async {
-        bed.until(&first(), |status| !status.doing.is_empty()).await;
+        // A request that was answered may still be on the list.
+        bed.until(&first(), |status| status.doing.iter().any(|doing| doing.what.ends_with("/migrate"))).await;
         bed.hvm.close(&first()).await
     };
     let (upgraded, closed) = tokio::join!(bed.hvm.upgrade(spec), close);

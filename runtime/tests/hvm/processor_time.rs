@@ -83,7 +83,7 @@ async fn instances_and_bodies_are_on_the_bill_of_their_partition() {
         let echoed = bed.request(&first(), request(Method::POST, "/echo", body.clone())).await;
         assert_eq!(echoed.expect("echoed").status(), 200);
     });
-    seen.await.check("bodies", 80);
+    seen.await.check("bodies", 60);
 }
 
 #[tokio::test]
