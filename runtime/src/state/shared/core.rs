@@ -105,6 +105,8 @@ pub(super) struct Decision {
     pub(super) claim: Nonce,
     /// The log that the claim names.
     pub(super) log: LogName,
+    /// The claim under which this engine had the partition when the taking over began.
+    pub(super) had: Option<Nonce>,
     pub(super) what: Decided,
     /// Absent where the one who asked was told that the end is unknown.
     pub(super) done: Option<oneshot::Sender<Result<(), Undone>>>,
@@ -129,8 +131,8 @@ impl Decision {
         let owned = owned.get(&self.id);
         match &self.what {
             Decided::Open(Base::Continue(claim), _) => owned.is_some_and(|owned| owned.claim == *claim),
-            // A claim is completed once.
-            Decided::Open(..) => owned.is_none_or(|owned| owned.claim != self.claim),
+            // Else an earlier try, whose end was unknown, was completed meanwhile: what was found may be older.
+            Decided::Open(..) => owned.map(|owned| owned.claim) == self.had,
             Decided::Remove => true,
         }
     }

@@ -9,8 +9,9 @@ use super::core::{Core, Standing};
 use super::material::Material;
 use super::names::{LogName, Nonce, Term, all_claims};
 use super::objects::ObjectError;
-use super::replay::{Found, read_log};
+use super::replay::{Found, LACKS_STATE, read_log};
 use super::take::TakeError;
+use super::wire::Broken;
 use crate::state::ReadError;
 
 /// How often a listing that finds damage begins again.
@@ -87,6 +88,9 @@ impl<M: Material> Core<M> {
     ) -> Result<Vec<Option<Found>>, ObjectError> {
         let wanted: BTreeSet<Nonce> = claims.iter().map(|(_, _, claim)| *claim).collect();
         let mut reading = read_log(&self.objects, log, None, &wanted).await?;
+        if !reading.lacking.is_empty() {
+            return Err(ObjectError::corrupt(&log.segments(), Broken(LACKS_STATE)));
+        }
         Ok(claims.iter().map(|(_, _, claim)| reading.found.remove(claim)).collect())
     }
 }

@@ -24,6 +24,9 @@ const READINGS: usize = 16;
 /// Segments that are fetched at once.
 const FETCHED_AT_ONCE: usize = 8;
 
+/// What is wrong with a log that has only records of a claim.
+pub(super) const LACKS_STATE: &str = "lack the state that later records build on";
+
 /// What a log says of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
@@ -38,6 +41,9 @@ pub(super) enum Found {
 pub(super) struct Reading {
     /// The wanted claims whose taking over was completed.
     pub(super) found: HashMap<Nonce, Found>,
+    /// The wanted claims with records and without the state that these build on: damage, unless somebody else has taken
+    /// the partition, and this log let go of it. It concerns no other partition.
+    pub(super) lacking: HashSet<Nonce>,
     /// Every claim in the log.
     pub(super) known: Vec<(ReplicaId, Term)>,
     /// The first segment that the log's manifest needs: those before it may have been deleted.
@@ -64,6 +70,7 @@ pub(super) async fn read_log(
         match reading.and_then(|reading| reading.map_err(missing)) {
             // Where the log was retired meanwhile, the next reading finds the mark.
             Err(ObjectError::Corrupt { .. }) if damage == 0 => damage += 1,
+            Ok(reading) if damage == 0 && !reading.lacking.is_empty() => damage += 1,
             reading => return reading,
         }
     }
@@ -291,14 +298,14 @@ impl Replay {
     ) -> Attempt<Reading> {
         let mut reading = Reading {
             found: HashMap::new(),
+            lacking: HashSet::new(),
             first,
             known: self.held.values().map(|held| (held.id.clone(), held.term)).collect(),
         };
         for claim in wanted {
             let Some(held) = self.held.remove(claim) else {
                 if self.orphans.contains(claim) {
-                    let broken = Broken("lack the state that later records build on");
-                    return Err(ObjectError::corrupt(&log.segments(), broken));
+                    reading.lacking.insert(*claim);
                 }
                 continue;
             };

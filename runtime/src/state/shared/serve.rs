@@ -159,7 +159,8 @@ impl<M: Material> Core<M> {
             };
             let (done, decided) = oneshot::channel();
             let (term, claim, log) = (claimed.claim.term, claimed.claim.name, claimed.claim.log.clone());
-            decisions.push(Some(Decision { id: asked.id.clone(), term, claim, log, what, done: Some(done) }));
+            let (id, had) = (asked.id.clone(), claimed.had);
+            decisions.push(Some(Decision { id, term, claim, log, had, what, done: Some(done) }));
             pending.push(Pending { asked, claimed, decided });
         }
         let checkpoints = self.store_large(&mut decisions, large).await;

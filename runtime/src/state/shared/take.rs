@@ -17,8 +17,9 @@ use super::log::end_claims;
 use super::material::Material;
 use super::names::{LogName, Nonce, Term, claims};
 use super::objects::{Created, ObjectError};
-use super::replay::{Found, Reading, read_log};
+use super::replay::{Found, LACKS_STATE, Reading, read_log};
 use super::segment::{Body, Fence};
+use super::wire::Broken;
 
 /// Stores' operations at once.
 const AT_ONCE: usize = 16;
@@ -57,6 +58,8 @@ pub(super) enum ClaimFor {
 pub(super) struct Claimed {
     pub(super) claim: Claim,
     pub(super) lower: Vec<Term>,
+    /// The claim under which this engine had the partition at that time.
+    pub(super) had: Option<Nonce>,
 }
 
 /// What a taken partition begins with.
@@ -142,7 +145,8 @@ impl<M: Material> Core<M> {
             });
         }
         terms.reverse();
-        Ok(Claimed { claim, lower: terms })
+        let had = self.table.borrow().owned.get(&claim.id).map(|owned| owned.claim);
+        Ok(Claimed { claim, lower: terms, had })
     }
 
     /// The terms of all claims to a partition, in their order.
@@ -194,6 +198,10 @@ impl<M: Material> Core<M> {
                             takings[*index].result = match reading.found.remove(&claim.name) {
                                 Some(Found::State(image)) => Some(Ok(Taken::Image(image))),
                                 Some(Found::Removed) => Some(Ok(Taken::Empty)),
+                                None if reading.lacking.contains(&claim.name) => {
+                                    let lacks = ObjectError::corrupt(&log.segments(), Broken(LACKS_STATE));
+                                    Some(Err(lacks.into()))
+                                }
                                 None => None,
                             };
                         }
@@ -210,11 +218,16 @@ impl<M: Material> Core<M> {
         let mut results = Vec::new();
         for Taking { claimed, result, .. } in takings {
             let mut result = result.unwrap_or(Ok(Taken::Empty));
-            if let Err(TakeError::Corrupt(_)) = result
-                && let Err(error) = self.confirm(claimed.claim.clone()).await
-            {
-                // A higher claim has taken it all meanwhile, and what was read here is being deleted.
-                result = Err(error);
+            if let Err(TakeError::Corrupt(_)) = result {
+                match self.confirm(claimed.claim.clone()).await {
+                    // A higher claim has taken it all meanwhile, and what was read here is being deleted.
+                    Err(error) => result = Err(error),
+                    // So has one of this engine, whose end was unknown.
+                    Ok(now) if now.lower != claimed.lower => {
+                        result = Err(TakeError::Unavailable("its claims changed meanwhile".to_owned()));
+                    }
+                    Ok(_) => {}
+                }
             }
             results.push((claimed, result));
         }
