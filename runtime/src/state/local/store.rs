@@ -30,9 +30,10 @@ const WORKER_THREADS: usize = 2;
 const MOST_SEALED: usize = 2;
 const MOST_RUNS: usize = 16;
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+const STALL_STEP: Duration = Duration::from_millis(2);
+
 /// How fjall's file `version` begins.
 const VERSION_MAGIC: &[u8] = b"FJL";
-const STALL_STEP: Duration = Duration::from_millis(2);
 
 /// What a batch writes: each place once. `None` deletes.
 pub(super) type Writes = BTreeMap<Place, Option<Vec<u8>>>;
